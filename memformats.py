@@ -97,9 +97,14 @@ __all__ = [
     "Layout",
     "Marker",
     "MlyzeAnalysis",
+    "MlyzeFunctionUse",
     "MlyzeHeader",
+    "MlyzeLeak",
+    "MlyzeMark",
     "MlyzeReader",
     "MlyzeRecord",
+    "MlyzeStackUse",
+    "MlyzeTimeline",
     "MlyzeWriter",
     "Problem",
     "Reader",
@@ -148,9 +153,9 @@ CODES = (
 class FormatError(ValueError):
     """What is wrong with a file, and where: the only exception that a file's content can cause.
 
-    ``format`` is the format's name, ``code`` one of ``CODES``, ``offset`` counts bytes in ``space``
-    (``"file"``, or ``"body"`` for what a compressed body unpacks to), ``where`` is the path of the field
-    as ``explain`` prints it, ``reason`` one sentence.
+    ``format`` is the format's name, or ``gzip`` for a fault of a compressed file, with the offset in that;
+    ``code`` is one of ``CODES``; ``offset`` counts bytes in ``space`` (``"file"``, or ``"body"`` for what a
+    compressed body unpacks to); ``where`` is the path of the field as ``explain`` prints it; ``reason`` tells.
     """
 
     def __init__(self, format: str, code: str, offset: int, where: str, reason: str, space: str = "file") -> None:
@@ -203,17 +208,20 @@ _COMMON_RULES: Rules = {
     "truncated varint": ("fault", "truncated"),
     "varint of more than 64 bytes": ("fault", "limit"),
     "overlong varint": ("note", "bad-varint"),
+    "varint of more than 10 bytes": ("deviation", "bad-varint"),
     "varint of more than 64 bits": ("deviation", "bad-varint"),
 }
 
 _ERROR_CLASSES = {"truncated": TruncatedError, "unsupported-version": UnsupportedError}
 
 
-def _fault(format: str, rules: Rules, rule: str, offset: int, where: str, detail: str = "") -> FormatError:
-    """The exception for a broken rule of severity fault, to be raised by the caller."""
-    code = rules[rule][1]
-    reason = f"{rule}: {detail}" if detail else rule
-    return _ERROR_CLASSES.get(code, FormatError)(format, code, offset, where, reason)
+def _error(format: str, code: str, offset: int, where: str, reason: str, space: str = "file") -> FormatError:
+    """The exception of the class that goes with the code, to be raised by the caller."""
+    return _ERROR_CLASSES.get(code, FormatError)(format, code, offset, where, reason, space)
+
+
+def _sentence(rule: str, detail: str) -> str:
+    return f"{rule}: {detail}" if detail else rule
 
 
 class _Problems:
@@ -222,28 +230,34 @@ class _Problems:
     def __init__(self, format: str, rules: Rules, *, strict: bool, recover: bool) -> None:
         self.format = format
         self.rules = rules
+        self.space = "file"  # what offsets count in at this point of the reading
         self.strict = strict
         self.recover = recover
-        self._found: Dict[Tuple[str, str, str], Problem] = {}
+        self._found: Dict[Tuple[str, ...], Problem] = {}
 
     def add(self, rule: str, offset: int, where: str, detail: str = "", times: int = 1) -> None:
         """Count a deviation or note; raises FormatError for a deviation when strict."""
         severity, code = self.rules[rule]
-        message = f"{rule}: {detail}" if detail else rule
+        message = _sentence(rule, detail)
         if self.strict and severity == "deviation":
-            raise FormatError(self.format, code, offset, where, message)
-        self._keep(Problem(severity, code, "file", offset, where, message, times))
+            raise _error(self.format, code, offset, where, message, self.space)
+        self._keep(Problem(severity, code, self.space, offset, where, message, times))
 
-    def fault(self, error: FormatError) -> None:
+    def fault(self, rule: str, offset: int, where: str, detail: str = "") -> FormatError:
+        """The exception for a broken rule of severity fault, to be raised by the caller."""
+        return _error(self.format, self.rules[rule][1], offset, where, _sentence(rule, detail), self.space)
+
+    def step_over(self, error: FormatError) -> None:
         """Keep a fault as a problem when recovering, else raise it."""
         if not self.recover:
             raise error
         self._keep(Problem("fault", error.code, error.space, error.offset, error.where, error.reason))
 
     def _keep(self, problem: Problem) -> None:
-        key = (problem.severity, problem.code, _field_of(problem.where))
-        first = self._found.get(key)
-        self._found[key] = problem if first is None else first._replace(times=first.times + problem.times)
+        key = (*problem[:3], _field_of(problem.where))
+        other = self._found.get(key, problem._replace(times=0))
+        first = min(other, problem, key=lambda one: one.offset)
+        self._found[key] = first._replace(times=other.times + problem.times)
 
     def list(self) -> List[Problem]:
         return list(self._found.values())
@@ -323,7 +337,9 @@ class _Walk:
         self.rules = rules
         self.data = data
         self.recover = recover
+        self.space = "file"
         self.offset = 0
+        self.error: Optional[FormatError] = None  # what ended the walk
         self._spans: List[Span] = []
         self._prefix = ""
         self._indexes: Dict[str, int] = {}
@@ -336,13 +352,14 @@ class _Walk:
         spans, self._spans = self._spans, []
         return spans
 
-    def record(self, name: str) -> None:
-        """From here on paths start with ``name[i].``, counting i from 0."""
+    def record(self, name: str) -> _WalkRecord:
+        """``with walk.record("events"):`` makes paths inside start with ``events[i].``, i counted from 0."""
         index = self._indexes[name] = self._indexes.get(name, -1) + 1
-        self._prefix = f"{name}[{index}]."
+        return _WalkRecord(self, f"{self._prefix}{name}[{index}].")
 
     def fault(self, rule: str, offset: int, name: str, detail: str = "") -> FormatError:
-        return _fault(self.format, self.rules, rule, offset, self._prefix + name, detail)
+        reason = _sentence(rule, detail)
+        return _error(self.format, self.rules[rule][1], offset, self._prefix + name, reason, self.space)
 
     def skip(self, error: FormatError) -> str:
         """A fault that ``recover`` steps over becomes a note; else it is raised."""
@@ -350,14 +367,21 @@ class _Walk:
             raise error
         return f"{error.code}: {error.reason}"
 
-    def annotate(self, note: str) -> None:
-        """Add to the note of the last span."""
-        last = self._spans[-1]
-        self._spans[-1] = last._replace(note=f"{last.note}; {note}" if last.note else note)
+    def annotate(self, note: str, back: int = 1) -> None:
+        """Add to the note of the last span, or of one further back."""
+        span = self._spans[-back]
+        self._spans[-back] = span._replace(note=f"{span.note}; {note}" if span.note else note)
+
+    def problem(self, rule: str, back: int = 1) -> None:
+        """A deviation or note, in the note of the last span."""
+        self.annotate(f"{self.rules[rule][0]}: {rule}", back)
 
     def lookup(self, key: int, table: Mapping[str, object], missing: str) -> None:
         """Note of the last span, a number, what it stands for in a table of JSON."""
-        self.annotate(json.dumps(table[str(key)]) if str(key) in table else missing)
+        if str(key) in table:
+            self.annotate(json.dumps(table[str(key)]))
+        else:
+            self.problem(missing)
 
     def take(self, name: str, size: int, type: str) -> bytes:
         """``size`` bytes as one field of that type, whose value is the bytes."""
@@ -390,10 +414,12 @@ class _Walk:
             raise self.fault("varint of more than 64 bytes" if whole else "truncated varint", self.offset, name)
         value = sum(group << 7 * place for place, group in enumerate(groups))
         self._add(name, len(groups), "varint", value, note)
-        if groups[-1] == 0 and len(groups) > 1:
-            self.annotate("overlong")
         if value >> 64:
-            self.annotate("more than 64 bits")
+            self.problem("varint of more than 64 bits")
+        elif len(groups) > 10:
+            self.problem("varint of more than 10 bytes")
+        elif groups[-1] == 0 and len(groups) > 1:
+            self.problem("overlong varint")
         return value
 
     def revalue(self, value: object, note: str = "") -> None:
@@ -403,12 +429,28 @@ class _Walk:
     def unread(self, error: FormatError) -> None:
         """The last span: what the fault leaves unexplained, to the end."""
         self._prefix = ""
+        self.error = error
         note = f"offset 0x{error.offset:x}: {error.reason}"
         self._add(error.where, len(self.data) - self.offset, "unread", error.code, note)
 
     def _add(self, name: str, size: int, type: str, value: object, note: str = "") -> None:
-        self._spans.append(Span(self.offset, size, "file", self._prefix + name, type, value, note))
+        self._spans.append(Span(self.offset, size, self.space, self._prefix + name, type, value, note))
         self.offset += size
+
+
+class _WalkRecord:
+    """While it is entered, paths of the walk start with its own."""
+
+    def __init__(self, walk: _Walk, prefix: str) -> None:
+        self._walk = walk
+        self._prefix = prefix
+
+    def __enter__(self) -> None:
+        self._outer = self._walk._prefix, self._walk._indexes
+        self._walk._prefix, self._walk._indexes = self._prefix, {}
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._walk._prefix, self._walk._indexes = self._outer
 
 
 def hex_lines(data: bytes, spans: Iterable[Span], body: bytes = b"") -> Iterator[str]:
@@ -471,6 +513,7 @@ def hex_to_bytes(text: str) -> bytes:
 _U16 = struct.Struct("<H")
 _U64 = struct.Struct("<Q")
 _VARINT_LIMIT = 64  # bytes; the longest that any of the formats' real programs was seen to write is 29
+_DIGITS = 135  # of the largest number that such a varint holds
 _CHUNK = 65536
 
 
@@ -514,6 +557,12 @@ def _json_integer(digits: str) -> int:
     if len(digits) > 4000:
         raise ValueError("a number of more than 4000 digits")
     return int(digits)
+
+
+def _decimal(text: str) -> Optional[int]:
+    """The number that a text is the usual decimal form of, without sign and leading zeros; else None."""
+    usual = text.isascii() and text.isdigit() and len(text) <= _DIGITS and (text[0] != "0" or text == "0")
+    return int(text) if usual else None
 
 
 def _parse_json(text: str) -> Any:
@@ -631,12 +680,16 @@ class _Source:
             if not piece:
                 break
             if len(piece) > size:
-                self._ahead = piece[size:]
-                self.position -= len(self._ahead)
+                self.back(piece[size:])
                 piece = piece[:size]
             pieces.append(piece)
             size -= len(piece)
         return b"".join(pieces)
+
+    def back(self, data: bytes) -> None:
+        """Put bytes back that were taken last."""
+        self._ahead = data + self._ahead
+        self.position -= len(data)
 
     def rest(self) -> bytes:
         """All that is left."""
@@ -651,52 +704,137 @@ class _Source:
 _zlib: Any = vars(gzip)["zlib"]
 
 
+GZIP_HEADER = Layout(
+    "gzip header",
+    Field("magic", "2s"),
+    Field("method", "B", "8 is deflate"),
+    Field("flags", "B"),
+    Field("mtime", "I", "seconds since 1970"),
+    Field("extra_flags", "B"),
+    Field("os", "B"),
+)
+GZIP_TRAILER = Layout("gzip trailer", Field("crc32", "I"), Field("isize", "I", "bytes unpacked, modulo 2^32"))
+_GZIP_MAGIC = b"\x1f\x8b"
+_FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
+
+
 class _Gunzip:
-    """The uncompressed bytes of a gzip stream of one or more members; faults are FormatErrors."""
+    """The uncompressed bytes of a gzip stream of one or more members (RFC 1952); faults are FormatErrors.
+
+    All that can be unpacked comes before the fault.  NUL bytes after a member are padding.
+    """
 
     def __init__(self, source: _Source, max_bytes: int) -> None:
         self._source = source
         self._left = max_bytes
         self._member = -1
-        self._member_offset = 0
-        self._unused = b""
         self._inflater: Any = None
+        self._crc = self._size = 0  # of what the member has given so far
+        self._data = b""  # compressed bytes that the inflater has not taken yet
+        self._fault: Optional[FormatError] = None
 
     def read(self, size: int) -> bytes:
         """At most ``size`` of the next bytes; empty only at the end."""
         while True:
-            data = self._unused or self._source.chunk()
-            if not data:
-                if self._inflater is not None:
-                    raise self._error("truncated", "the file ends inside the compressed data")
+            if self._fault is not None:
+                raise self._fault
+            if self._inflater is None and not self._start_member():
                 return b""
-            if self._inflater is None:
-                if self._member >= 0 and not data.strip(b"\0"):  # padding, as tape and block tools leave it
-                    self._unused = b""
-                    continue
-                self._member += 1
-                self._member_offset = self._source.position - len(data)
-                self._inflater = _zlib.decompressobj(31)
-            try:
-                output: bytes = self._inflater.decompress(data, size)
-            except _zlib.error as error:
-                raise self._error("bad-compression", str(error).rpartition(": ")[2]) from None
-            self._unused = self._inflater.unconsumed_tail
-            if self._inflater.eof:
-                self._unused = self._inflater.unused_data
-                self._inflater = None
+            output = self._inflate(size)
+            self._crc = _zlib.crc32(output, self._crc)
+            self._size += len(output)
             self._left -= len(output)
             if self._left < 0:
-                raise self._error("limit", "unpacks to more than max_bytes")
+                raise self._error("limit", self._source.position, "data", "unpacks to more than max_bytes")
+            if self._inflater.eof:
+                self._source.back(self._inflater.unused_data)
+                self._inflater = None
+                try:
+                    self._end_member()
+                except FormatError as error:
+                    self._fault = error
             if output:
                 return output
+
+    def _inflate(self, size: int) -> bytes:
+        """Some output, or none at the end of some input; what stands before a fault comes first."""
+        data = self._data or self._source.chunk()
+        before = self._inflater.copy()
+        try:
+            output: bytes = self._inflater.decompress(data, size)
+        except _zlib.error as error:
+            reason = str(error).rpartition(": ")[2]
+            self._fault = self._error("bad-compression", self._source.position - len(data), "data", reason)
+            return _inflate_up_to_fault(before, data, size)
+        self._data = self._inflater.unconsumed_tail
+        if not data and not output and not self._inflater.eof:
+            self._fault = self._error("truncated", self._source.position, "data", "the file ends inside this field")
+        return output
+
+    def _start_member(self) -> bool:
+        """Take the header of the next member; False at the end."""
+        while self._member >= 0 and self._source.peek(1) == b"\0":
+            self._source.read(1)
+        if not self._source.peek(1):
+            return False
+        self._member += 1
+        if self._source.peek(2) != _GZIP_MAGIC and self._member:
+            raise self._error("trailing-data", self._source.position, "magic", "not another gzip member")
+        flags = self._take(GZIP_HEADER)[3]
+        if flags & _FEXTRA:
+            (size,) = _U16.unpack(self._take_bytes("extra", 2))
+            self._take_bytes("extra", size)
+        for flag, name in ((_FNAME, "name"), (_FCOMMENT, "comment")):
+            while flags & flag and self._take_bytes(name, 1) != b"\0":
+                pass
+        if flags & _FHCRC:
+            self._take_bytes("header_crc", 2)
+        self._inflater = _zlib.decompressobj(-15)
+        self._crc = self._size = 0
+        return True
+
+    def _end_member(self) -> None:
+        offset = self._source.position
+        crc, size = self._take(GZIP_TRAILER)
+        if crc != self._crc:
+            raise self._error("bad-compression", offset, "crc32", f"0x{crc:08x}, but the data has 0x{self._crc:08x}")
+        if size != self._size & 0xFFFFFFFF:
+            raise self._error("bad-compression", offset + 4, "isize", f"{size}, but the data has {self._size} bytes")
+
+    def _take(self, layout: Layout) -> Tuple[Any, ...]:
+        offset = self._source.position
+        data = self._source.read(layout.size)
+        if len(data) < layout.size:
+            start, name, detail = layout.cut(len(data))
+            raise self._error("truncated", offset + start, name, f"the file ends inside this field: {detail}")
+        return layout.little.unpack(data)
+
+    def _take_bytes(self, name: str, size: int) -> bytes:
+        offset = self._source.position
+        data = self._source.read(size)
+        if len(data) < size:
+            raise self._error("truncated", offset, name, "the file ends inside this field")
+        return data
 
     def close(self) -> None:
         self._source.close()
 
-    def _error(self, code: str, reason: str) -> FormatError:
-        kind = _ERROR_CLASSES.get(code, FormatError)
-        return kind("gzip", code, self._member_offset, f"members[{self._member}]", reason)
+    def _error(self, code: str, offset: int, name: str, reason: str) -> FormatError:
+        return _error("gzip", code, offset, f"members[{self._member}].{name}", reason)
+
+
+def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
+    """What ``data`` unpacks to before the fault that it holds: zlib itself drops that with the exception."""
+    pieces = []
+    while size:
+        trial = inflater.copy()
+        try:
+            pieces.append(trial.decompress(data, size))
+        except _zlib.error:
+            size //= 2
+        else:
+            inflater, data = trial, trial.unconsumed_tail
+    return b"".join(pieces)
 
 
 class _Fields:
@@ -714,7 +852,7 @@ class _Fields:
         self._where = where
 
     def fault(self, rule: str, name: str, detail: str = "") -> FormatError:
-        return self._reader._fault(rule, self._base + self.at, self._where + name, detail)
+        return self._reader._problems.fault(rule, self._base + self.at, self._where + name, detail)
 
     def note(self, rule: str, at: int, name: str, detail: str = "") -> None:
         self._reader._problems.add(rule, self._base + at, self._where + name, detail)
@@ -738,12 +876,14 @@ class _Fields:
             raise self.fault("truncated varint", name) from None
         except OverflowError:
             raise self.fault("varint of more than 64 bytes", name) from None
-        if self._data[self.at - 1] == 0 and self.at - start > 1:
-            self.canonical = False
-            self.note("overlong varint", start, name)
+        overlong = self._data[self.at - 1] == 0 and self.at - start > 1
         if value >> 64:
-            self.canonical = False
             self.note("varint of more than 64 bits", start, name)
+        elif self.at - start > 10:
+            self.note("varint of more than 10 bytes", start, name)
+        elif overlong:
+            self.note("overlong varint", start, name)
+        self.canonical = self.canonical and not overlong and value < 1 << 64
         return value
 
 
@@ -765,6 +905,8 @@ def _source(file: ReadableFile, max_bytes: int) -> _Source:
     if _is_path(file):
         source = _Source(io.open(cast("FilePath", file), "rb"), owned=True, name=str(file))
     else:
+        if not hasattr(file, "read"):
+            raise TypeError(f"not a path or a binary file: {file!r}")
         stream = cast("IO[bytes]", file)
         if not isinstance(stream.read(0), bytes):
             raise TypeError("the file is open in text mode; open it with mode 'rb'")
@@ -773,7 +915,7 @@ def _source(file: ReadableFile, max_bytes: int) -> _Source:
 
 
 def _unzipped(source: _Source, max_bytes: int) -> _Source:
-    if source.peek(3) != b"\x1f\x8b\x08":
+    if source.peek(3) != _GZIP_MAGIC + b"\x08":
         return source
     return _Source(cast("IO[bytes]", _Gunzip(source, max_bytes)), owned=True, name=source.name)
 
@@ -785,17 +927,33 @@ class _Sink:
         self._owned = _is_path(file)
         if isinstance(file, io.TextIOBase):
             raise TypeError("the file is open in text mode; open it with mode 'wb'")
+        if not self._owned and not hasattr(file, "write"):
+            raise TypeError(f"not a path or a binary file: {file!r}")
         self.file = io.open(cast("FilePath", file), "wb") if self._owned else cast("IO[bytes]", file)
+        self.seekable = bool(getattr(self.file, "seekable", bool)())
+        self._origin = self.file.tell() if self.seekable else 0
 
     def write(self, data: bytes) -> None:
         """Write all of it, also through an unbuffered file that takes less at a time."""
         while data:
-            data = data[self.file.write(data) :]
+            taken: Optional[int] = self.file.write(data)
+            if taken is None or taken >= len(data):  # None: a file that does not say, and takes all
+                return
+            if not taken:
+                raise OSError("the file takes no more bytes")
+            data = data[taken:]
+
+    def patch(self, offset: int, data: bytes) -> None:
+        """Write over what stands at ``offset``, counted from where the sink began."""
+        place = self.file.tell()
+        self.file.seek(self._origin + offset)
+        self.write(data)
+        self.file.seek(place)
 
     def close(self) -> None:
         if self._owned:
             self.file.close()
-        else:
+        elif hasattr(self.file, "flush"):
             self.file.flush()
 
 
@@ -849,7 +1007,11 @@ class Reader(Generic[H, R]):
         recover: bool = False,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> None:
+        if strict and recover:
+            raise ValueError("strict refuses what recover steps over: give one of them")
         self._problems = _Problems(self.format, self.rules, strict=strict, recover=recover)
+        self._ended = False
+        self._error: Optional[FormatError] = None
         self._left = b""
         self._source = _source(file, max_bytes)
         try:
@@ -884,13 +1046,17 @@ class Reader(Generic[H, R]):
 
     @property
     def tail(self) -> bytes:
-        """The bytes after what could be read; ask for it after the last record."""
+        """The bytes after what could be read; raises ValueError before the last record has been read."""
+        if not self._ended:
+            raise ValueError("the tail stands after the last record")
         self._left += self._source.rest()
         return self._left
 
     def read(self) -> Document[H, R]:
         """Everything (that has not been iterated over yet) as one document."""
         records = list(self._iterator)
+        if self._error is not None:
+            raise self._error
         return Document(self.format, self.header, self.tables, records, self.problems, self.tail)
 
     def close(self) -> None:
@@ -907,12 +1073,11 @@ class Reader(Generic[H, R]):
         """Reading ends; by a fault: raise it, or, when recovering, keep what is left as the tail."""
         if error is None or isinstance(error, TruncatedError):
             error = self._source.error or error
+        self._ended = True
         self._left = left
         if error is not None:
-            self._problems.fault(error)
-
-    def _fault(self, rule: str, offset: int, where: str, detail: str = "") -> FormatError:
-        return _fault(self.format, self.rules, rule, offset, where, detail)
+            self._error = None if self._problems.recover else error
+            self._problems.step_over(error)
 
 
 class Writer(Generic[H, R]):
@@ -923,9 +1088,14 @@ class Writer(Generic[H, R]):
     a byte of the refused record is written.
     """
 
-    def __init__(self, file: WritableFile) -> None:
+    format = ""
+
+    def __init__(self, file: WritableFile, *, seek: bool = False) -> None:
         self._sink = _Sink(file)
         self._closed = False
+        if seek and not self._sink.seekable:
+            self._sink.close()
+            raise ValueError("what is written first is patched later: the file must be seekable")
 
     def write(self, record: R) -> None:
         """Write one record."""
@@ -936,15 +1106,22 @@ class Writer(Generic[H, R]):
 
     def write_document(self, document: Document[H, R]) -> None:
         """Write a whole document, to the same bytes as the file that it was read from."""
+        if document.format != self.format:
+            raise ValueError(f"a document of {document.format} is not written as {self.format}")
         self.begin(document.header, document.tables)
         self.write_all(document.records)
-        self.end(document.tail)
+        self.end(document.tables, document.tail)
 
     def begin(self, header: H, tables: Mapping[str, Any]) -> None:
         """Start with the header and tables of a document; before anything else is written."""
 
-    def end(self, tail: bytes) -> None:
-        """Write the tail of a document, after its last record."""
+    def end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        """Write what stands after the last record of a document, its tail last; the tables are now complete."""
+        self._sink.write(tail)
+
+    def flush(self) -> None:
+        """Hand what has been written to the operating system, so that it can be read if the writer dies."""
+        self._sink.file.flush()
 
     def close(self) -> None:
         """Complete the file; closes it, if the writer opened it."""
@@ -992,7 +1169,6 @@ MLYZE_EVENTS = {_ALLOC: "ALLOC", _FREE: "FREE", _GC: "GC", _MARKER: "MARKER"}
 # The longest event is an ALLOC of three varints of 64 bytes: type, delta, address, size, stack_id, thread_id.
 _MLYZE_MARGIN = 1 + 64 + 8 + 64 + 64 + 2
 _MLYZE_TABLES = ("stack_traces", "files", "functions")
-_MLYZE_DIGITS = 135  # of the largest number that 64 bytes of varint hold
 
 # What can be wrong, and how bad it is.  The faults of version and metadata are stepped over by ``recover``:
 # events need neither; the others end the reading, since events have no length to skip them by (erratum 7).
@@ -1107,36 +1283,39 @@ def _explain_mlyze(walk: _Walk) -> Iterator[None]:
         raise walk.fault("not a Memlyze trace", 0, "magic")
     header = walk.layout(MLYZE_HEADER)
     if any(header["reserved"]):
-        walk.annotate("but here they are not")
+        walk.problem("reserved bytes are not zero")
     if header["version"] == MLYZE_VERSION_SWAPPED:
         raise walk.fault("written on a big-endian machine", 4, "version")
     if header["version"] != MLYZE_VERSION:
-        walk.skip(walk.fault("unsupported version", 4, "version", str(header["version"])))
-    yield
+        walk.annotate(walk.skip(walk.fault("unsupported version", 4, "version", str(header["version"]))), back=4)
     metadata = _explain_mlyze_metadata(walk, header["metadata_length"])
     stacks = metadata.get("stack_traces", {})
     functions = metadata.get("functions", {})
     yield
     while walk.more():
-        walk.record("events")
-        kind = walk.data[walk.offset]
-        if kind not in MLYZE_EVENTS:
-            raise walk.fault("unknown event type", walk.offset, "type", str(kind))
-        walk.fixed("type", "B", MLYZE_EVENTS[kind])
-        walk.uvarint("delta", "us")
-        if kind == _ALLOC:
-            walk.annotate(f"0x{walk.fixed('address', 'Q'):x}")
-            walk.uvarint("size", "bytes")
-            walk.lookup(walk.uvarint("stack_id"), stacks, "no such stack in the metadata")
-            walk.fixed("thread_id", "H")
-        elif kind == _FREE:
-            walk.annotate(f"0x{walk.fixed('address', 'Q'):x}")
-        elif kind == _GC:
-            walk.uvarint("objects")
-            walk.uvarint("bytes")
-        else:
-            walk.lookup(walk.uvarint("name_id"), functions, "no such name in the metadata")
+        with walk.record("events"):
+            _explain_mlyze_event(walk, stacks, functions)
         yield
+
+
+def _explain_mlyze_event(walk: _Walk, stacks: Mapping[str, Any], functions: Mapping[str, Any]) -> None:
+    kind = walk.data[walk.offset]
+    if kind not in MLYZE_EVENTS:
+        raise walk.fault("unknown event type", walk.offset, "type", str(kind))
+    walk.fixed("type", "B", MLYZE_EVENTS[kind])
+    walk.uvarint("delta", "us")
+    if kind == _ALLOC:
+        walk.annotate(f"0x{walk.fixed('address', 'Q'):x}")
+        walk.uvarint("size", "bytes")
+        walk.lookup(walk.uvarint("stack_id"), stacks, "no such stack in the metadata")
+        walk.fixed("thread_id", "H")
+    elif kind == _FREE:
+        walk.annotate(f"0x{walk.fixed('address', 'Q'):x}")
+    elif kind == _GC:
+        walk.uvarint("objects")
+        walk.uvarint("bytes")
+    else:
+        walk.lookup(walk.uvarint("name_id"), functions, "no such name in the metadata")
 
 
 def _explain_mlyze_metadata(walk: _Walk, size: int) -> Dict[str, Any]:
@@ -1158,7 +1337,9 @@ def _explain_mlyze_metadata(walk: _Walk, size: int) -> Dict[str, Any]:
         note = walk.skip(walk.fault("metadata is not JSON", place, "metadata", error.msg))
     if size:
         walk.take("metadata", size, "json")
-        walk.revalue(piece.decode("utf-8", "surrogateescape"), note)
+        walk.revalue(piece.decode("utf-8", "surrogateescape"))
+    if note:
+        walk.annotate(note, back=1 if size else 2)
     return {key: value for key, value in metadata.items() if isinstance(value, dict)} if not note else {}
 
 
@@ -1180,24 +1361,25 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
     def _read_start(self) -> None:
         data = self._source.read(MLYZE_HEADER.size)
         if not data:
-            raise self._fault("empty file, as a killed tracer leaves it", 0, "magic")
+            raise self._problems.fault("empty file, as a killed tracer leaves it", 0, "magic")
         if data[:4] != MLYZE_MAGIC[: len(data)]:
-            raise self._fault("not a Memlyze trace", 0, "magic")
+            raise self._problems.fault("not a Memlyze trace", 0, "magic")
         if len(data) < MLYZE_HEADER.size:
             offset, name, detail = MLYZE_HEADER.cut(len(data))
-            raise self._fault("the file ends inside this field", offset, name, detail)
+            raise self._problems.fault("the file ends inside this field", offset, name, detail)
         self.header = MlyzeHeader(*MLYZE_HEADER.little.unpack(data)[1:])
         if self.header.version == MLYZE_VERSION_SWAPPED:
-            raise self._fault("written on a big-endian machine", 4, "version")
+            raise self._problems.fault("written on a big-endian machine", 4, "version")
         if self.header.version != MLYZE_VERSION:
-            self._problems.fault(self._fault("unsupported version", 4, "version", str(self.header.version)))
+            self._problems.step_over(
+                self._problems.fault("unsupported version", 4, "version", str(self.header.version))
+            )
         if any(self.header.reserved):
             self._problems.add("reserved bytes are not zero", 20, "reserved")
         self.stacks: Dict[int, Tuple[Frame, ...]] = {}
         self.files: Dict[int, str] = {}
         self.functions: Dict[int, str] = {}
         self.metadata = ""
-        self._cut = False
         self._read_metadata(self.header.metadata_length)
 
     def _read_metadata(self, size: int) -> None:
@@ -1205,8 +1387,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
         data = self._source.read(size)
         if len(data) < size:
             detail = f"{len(data)} of {size} bytes"
-            self._end(data, self._fault("the file ends inside this field", start, "metadata", detail))
-            self._cut = True
+            self._end(data, self._problems.fault("the file ends inside this field", start, "metadata", detail))
             return
         self.metadata = data.decode("utf-8", "surrogateescape")
         try:
@@ -1214,24 +1395,24 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
             if isinstance(metadata, dict):
                 self._read_tables(metadata)
                 return
-            error = self._fault("metadata is not a JSON object", start, "metadata")
+            error = self._problems.fault("metadata is not a JSON object", start, "metadata")
         except UnicodeDecodeError as fault:
-            error = self._fault("metadata is not UTF-8", start + fault.start, "metadata", fault.reason)
+            error = self._problems.fault("metadata is not UTF-8", start + fault.start, "metadata", fault.reason)
         except json.JSONDecodeError as fault:
             place = start + len(fault.doc[: fault.pos].encode())
-            error = self._fault("metadata is not JSON", place, "metadata", fault.msg)
-        self._problems.fault(error)
+            error = self._problems.fault("metadata is not JSON", place, "metadata", fault.msg)
+        self._problems.step_over(error)
 
     def _read_tables(self, metadata: Dict[str, Any]) -> None:
         """Take what is as the program writes it; each thing that is not is a problem (mlyze 3)."""
         for name in metadata:
             if name not in _MLYZE_TABLES:
-                self._problems.add("unknown key", MLYZE_HEADER.size, f"metadata.{name}")
+                self._problems.add("unknown key", MLYZE_HEADER.size, "metadata", json.dumps(name[:40]))
         for key, frames in self._table(metadata, "stack_traces", list):
             try:
                 self.stacks[key] = tuple([_mlyze_frame(**frame) for frame in frames])
             except TypeError:
-                self._problems.add("not as the program writes it", MLYZE_HEADER.size, f"metadata.stack_traces[{key}]")
+                self._problems.add("not as the program writes it", MLYZE_HEADER.size, "metadata.stack_traces", str(key))
         self.files.update(self._table(metadata, "files", str))
         self.functions.update(self._table(metadata, "functions", str))
 
@@ -1242,11 +1423,12 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
             self._problems.add("not as the program writes it", MLYZE_HEADER.size, f"metadata.{name}")
             return
         for key, value in table.items():
-            number = len(key) <= _MLYZE_DIGITS and key.isascii() and key.isdigit() and (key[0] != "0" or key == "0")
-            if number and isinstance(value, type):
-                yield int(key), value
+            number = _decimal(key)
+            if number is not None and isinstance(value, type):
+                yield number, value
             else:
-                self._problems.add("not as the program writes it", MLYZE_HEADER.size, f"metadata.{name}[{key}]")
+                detail = json.dumps(key[:40])
+                self._problems.add("not as the program writes it", MLYZE_HEADER.size, f"metadata.{name}", detail)
 
     @property
     def tables(self) -> Dict[str, Any]:
@@ -1271,7 +1453,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
         base = self._source.position
         at = index = dangling = dangling_at = dangling_index = 0
         more = True
-        if self._cut:
+        if self._ended:
             return
         try:
             while more:
@@ -1290,7 +1472,11 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
                         delta += (high << 7) - 0x80
                         after += 1
                         if not 0 < high < 0x80:
-                            kind = _GC
+                            top = data[after]
+                            delta += (top << 14) - 0x4000
+                            after += 1
+                            if not (high and 0 < top < 0x80):
+                                kind = _GC
                     if kind == _ALLOC:
                         address, size, b, c, d, e, f, g = unpack_alloc(data, after)
                         if size > 0x7F:
@@ -1317,7 +1503,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
                         if kind == _ALLOC:
                             if stack_id not in stacks:
                                 if not dangling:
-                                    dangling_at = base + after + 8
+                                    dangling_at = base + after + 9
                                     dangling_index = index
                                 dangling += 1
                             time_us += delta
@@ -1381,11 +1567,14 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
 
 MlyzeStack = Iterable[Tuple[str, int, str]]  # (file name, line, function name) of each call, the outermost first
 
-# ALLOC of numbers below 2^14: a varint v of two bytes is the u16 v + (v & 0x3F80) + 0x80.
+# A varint v is written with its event: below 2^14 as the u16 v + (v & 0x3F80) + 0x80, below 2^21 as that and a byte.
 _MLYZE_ALLOC_PACKS = tuple(
-    struct.Struct("<B" + delta + "Q" + size + stack + "H").pack for delta in "BH" for size in "BH" for stack in "BH"
+    struct.Struct(f"<B{delta}Q{size}{stack}H").pack
+    for delta in ("B", "H", "HB")
+    for size in ("B", "H", "HB")
+    for stack in "BH"
 )
-_MLYZE_FREE_PACK = struct.Struct("<BBQ").pack
+_MLYZE_FREE_PACKS = tuple(struct.Struct(f"<B{delta}Q").pack for delta in ("B", "H", "HB"))
 
 
 class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
@@ -1402,6 +1591,8 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
       ``close``: a writer that dies leaves a readable file behind;
     - else events are kept in ``spool``, a scratch binary file (by default memory), and written by ``close``.
     """
+
+    format = "mlyze"
 
     def __init__(
         self,
@@ -1423,7 +1614,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         text = _mlyze_metadata(self._stacks, self._files, self._functions)
         if metadata_room is not None and not len(text) <= metadata_room < 1 << 32:
             raise ValueError(f"metadata_room is not between {len(text)} bytes and 4 GiB: {metadata_room}")
-        super().__init__(file)
+        super().__init__(file, seek=metadata_room is not None)
         self._clock = start_us
         self._clamp_time = clamp_time
         self._fixed = given
@@ -1433,16 +1624,18 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         if given:
             self._write_start(text.encode())
         elif metadata_room is not None:
-            self._origin = self._sink.file.tell()
             self._write_start(text.encode().ljust(metadata_room))
         else:
             self._spool = _Sink(spool or io.BytesIO())
-            self._origin = self._spool.file.tell()
+            self._spool_origin = self._spool.file.tell()
 
     def alloc(self, time_us: int, address: int, size: int, stack: Union[int, MlyzeStack], thread_id: int) -> None:
         """``size`` bytes were allocated; ``stack`` is a number or calls (file, line, function), outermost first."""
-        stack_id = stack if isinstance(stack, int) else self.stack_id(stack)
-        self.write(Alloc(time_us, address, size, stack_id, thread_id))
+        record = Alloc(time_us, address, size, stack if isinstance(stack, int) else 0, thread_id)
+        if not isinstance(stack, int):
+            self._event(record, self._clock)  # what is refused shall leave no stack behind
+            record = record._replace(stack_id=self.stack_id(stack))
+        self.write(record)
 
     def free(self, time_us: int, address: int) -> None:
         """The block at ``address`` was freed."""
@@ -1454,13 +1647,20 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
 
     def marker(self, time_us: int, name: Union[int, str]) -> None:
         """The program left a mark; ``name`` is its text, or a number of ``functions``."""
-        self.write(Marker(time_us, name if isinstance(name, int) else self.function_id(name)))
+        record = Marker(time_us, name if isinstance(name, int) else 0)
+        if not isinstance(name, int):
+            self._event(record, self._clock)
+            record = record._replace(name_id=self.function_id(name))
+        self.write(record)
 
     def stack_id(self, stack: MlyzeStack) -> int:
         """The number of a stack, which is added if it is new; names get theirs in the real encoder's order."""
         calls = tuple(stack)
         known = self._stack_ids.get(calls)
         if known is None:
+            for call in calls:
+                if [type(part) for part in call] != [str, int, str]:
+                    raise TypeError(f"a call is (file, line, function), not {call!r}")
             frames = tuple([Frame(self.file_id(file), line, self.function_id(name)) for file, line, name in calls])
             text = json.dumps([frame._asdict() for frame in frames])
             known = self._stack_ids[calls] = self._add(self._stacks, frames, text)
@@ -1481,6 +1681,8 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         return known
 
     def _add(self, table: Dict[int, Any], value: object, text: str) -> int:
+        if not isinstance(value, (str, tuple)):
+            raise TypeError(f"a name is text, not {value!r}")
         if self._fixed:
             raise ValueError(f"not in the metadata, which has been written: {value!r}")
         number = len(table)
@@ -1492,9 +1694,13 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         return number
 
     def _set_tables(self, stacks: MlyzeStacks, files: MlyzeNames, functions: MlyzeNames) -> None:
-        self._stacks = dict(stacks)
-        self._files = dict(files)
-        self._functions = dict(functions)
+        self._stacks = {_unsigned("stack number", key, 448): tuple(frames) for key, frames in stacks.items()}
+        self._files = {_unsigned("file number", key, 448): name for key, name in files.items()}
+        self._functions = {_unsigned("function number", key, 448): name for key, name in functions.items()}
+        if not all(type(frame) is Frame for frames in self._stacks.values() for frame in frames):
+            raise TypeError("a stack is a tuple of Frames")
+        if not all(isinstance(name, str) for table in (files, functions) for name in table.values()):
+            raise TypeError("a name is text")
         self._file_ids = {name: key for key, name in files.items()}
         self._function_ids = {name: key for key, name in functions.items()}
         self._stack_ids = {
@@ -1513,30 +1719,52 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         clock = self._clock
         try:
             for record in records:
-                kind = type(record)
                 piece = b""
                 try:
-                    if kind is Alloc:
-                        time_us, address, size, stack_id, thread_id, raw = cast("Alloc", record)
+                    if type(record) is Alloc:
+                        time_us, address, size, stack_id, thread_id, raw = record
                         delta = time_us - clock
-                        if 0 <= delta < 0x4000 and size < 0x4000 and stack_id < 0x4000 and not raw:
-                            shape = 0
-                            if delta > 0x7F:
-                                delta += (delta & 0x3F80) + 0x80
-                                shape = 4
-                            if size > 0x7F:
-                                size += (size & 0x3F80) + 0x80
-                                shape += 2
+                        if 0 <= delta < 0x200000 and size < 0x200000 and stack_id < 0x4000 and not raw:
+                            shape = delta_top = size_top = 0
                             if stack_id > 0x7F:
                                 stack_id += (stack_id & 0x3F80) + 0x80
-                                shape += 1
-                            piece = _MLYZE_ALLOC_PACKS[shape](_ALLOC, delta, address, size, stack_id, thread_id)
+                                shape = 1
+                            if size > 0x3FFF:
+                                size_top = size >> 14
+                                size = (size & 0x3FFF) + (size & 0x3F80) + 0x8080
+                                shape += 4
+                            elif size > 0x7F:
+                                size += (size & 0x3F80) + 0x80
+                                shape += 2
+                            if delta > 0x3FFF:
+                                delta_top = delta >> 14
+                                delta = (delta & 0x3FFF) + (delta & 0x3F80) + 0x8080
+                                shape += 12
+                            elif delta > 0x7F:
+                                delta += (delta & 0x3F80) + 0x80
+                                shape += 6
+                            pack = _MLYZE_ALLOC_PACKS[shape]
+                            if not delta_top and not size_top:
+                                piece = pack(_ALLOC, delta, address, size, stack_id, thread_id)
+                            elif not delta_top:
+                                piece = pack(_ALLOC, delta, address, size, size_top, stack_id, thread_id)
+                            elif not size_top:
+                                piece = pack(_ALLOC, delta, delta_top, address, size, stack_id, thread_id)
+                            else:
+                                piece = pack(_ALLOC, delta, delta_top, address, size, size_top, stack_id, thread_id)
                             clock = time_us
-                    elif kind is Free:
-                        time_us, address, raw = cast("Free", record)
+                    elif type(record) is Free:
+                        time_us, address, raw = record
                         delta = time_us - clock
                         if 0 <= delta < 0x80 and not raw:
-                            piece = _MLYZE_FREE_PACK(_FREE, delta, address)
+                            piece = _MLYZE_FREE_PACKS[0](_FREE, delta, address)
+                            clock = time_us
+                        elif 0 <= delta < 0x4000 and not raw:
+                            piece = _MLYZE_FREE_PACKS[1](_FREE, delta + (delta & 0x3F80) + 0x80, address)
+                            clock = time_us
+                        elif 0 <= delta < 0x200000 and not raw:
+                            low = (delta & 0x3FFF) + (delta & 0x3F80) + 0x8080
+                            piece = _MLYZE_FREE_PACKS[2](_FREE, low, delta >> 14, address)
                             clock = time_us
                 except (struct.error, TypeError):
                     pass
@@ -1556,10 +1784,11 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         if type(record) not in _MLYZE_KINDS:
             raise TypeError(f"not a record of mlyze: {record!r}")
         if record.raw:
-            return record.raw
+            return bytes(memoryview(record.raw))  # raises TypeError for what is not bytes
         if record.time_us < clock and not self._clamp_time:
             raise ValueError(f"time_us is before that of the record before: {record.time_us} < {clock}")
-        start = bytes((_MLYZE_KINDS[type(record)],)) + encode_varint(max(record.time_us - clock, 0))
+        delta = _unsigned("the step of time_us", max(record.time_us - clock, 0), 64)
+        start = bytes((_MLYZE_KINDS[type(record)],)) + encode_varint(delta)
         if isinstance(record, Alloc):
             return b"".join(
                 (
@@ -1579,7 +1808,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
 
     def begin(self, header: MlyzeHeader, tables: Mapping[str, Any]) -> None:
         """Start with the header and tables of a document: ``stacks``, ``files``, ``functions``, ``metadata``."""
-        if self._spool is None or self._spool.file.tell() != self._origin:
+        if self._closed or self._spool is None or self._spool.file.tell() != self._spool_origin:
             raise ValueError("a document is the first thing written, and brings its own metadata")
         self._set_tables(tables.get("stacks", {}), tables.get("files", {}), tables.get("functions", {}))
         text = tables.get("metadata")
@@ -1591,24 +1820,20 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         self._fixed = True
         self._spool = None
 
-    def end(self, tail: bytes) -> None:
-        """Write the tail of a document."""
-        self._sink.write(tail)
-
     def flush(self) -> None:
         """Hand what has been written to the operating system; with ``metadata_room``, the metadata too."""
         if self._room is not None:
-            place = self._sink.file.tell()
-            self._sink.file.seek(self._origin + MLYZE_HEADER.size)
-            self._sink.write(_mlyze_metadata(self._stacks, self._files, self._functions).encode().ljust(self._room))
-            self._sink.file.seek(place)
-        self._sink.file.flush()
+            self._sink.patch(MLYZE_HEADER.size, self._metadata().ljust(self._room))
+        super().flush()
+
+    def _metadata(self) -> bytes:
+        return _mlyze_metadata(self._stacks, self._files, self._functions).encode()
 
     def _finish(self) -> None:
         if self._spool is not None:
-            self._write_start(_mlyze_metadata(self._stacks, self._files, self._functions).encode())
+            self._write_start(self._metadata())
             spool = self._spool.file
-            spool.seek(self._origin)
+            spool.seek(self._spool_origin)
             for piece in iter(lambda: spool.read(_CHUNK), b""):
                 self._sink.write(piece)
         else:
@@ -1796,11 +2021,12 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
 
     ``min_age_us``: of the blocks live at the end only those at least this old count as ``leaks``.
     """
-    # State after each event, see mlyze 8.3.  ``since`` is what each stack's live bytes have changed by since the
-    # peak, so that the peak costs nothing but clearing it.  Everything is inlined: this loop is half of `stats`.
+    # State after each event (mlyze 8.3).  ``allocs`` and ``sizes`` count by stack and thread in one number, which
+    # measured faster than by each.  ``since`` is what each stack's live bytes have changed by since the peak, so
+    # that a new peak costs no more than clearing it.
     live: Dict[int, Alloc] = {}
-    by_stack: Dict[int, List[int]] = {}
-    by_thread: Dict[int, List[int]] = {}
+    allocs: Dict[int, int] = {}
+    sizes: Dict[int, int] = {}
     since: Dict[int, int] = {}
     markers: List[MlyzeMark] = []
     header = reader.header
@@ -1815,25 +2041,19 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
     gc = [0, 0, 0]
     bucket_end = timeline.end
     for index, record in enumerate(reader):
-        kind = type(record)
         time_us = record[0]
         if time_us >= bucket_end:
             bucket_end = timeline.advance(time_us, high, live_bytes)
             high = live_bytes
-        if kind is Alloc:
-            _, address, size, stack_id, thread_id, _ = cast("Alloc", record)
-            try:
-                use = by_stack[stack_id]
-            except KeyError:
-                use = by_stack[stack_id] = [0, 0]
-            use[0] += 1
-            use[1] += size
-            try:
-                use = by_thread[thread_id]
-            except KeyError:
-                use = by_thread[thread_id] = [0, 0]
-            use[0] += 1
-            use[1] += size
+        if type(record) is Alloc:
+            _, address, size, stack_id, thread_id, _ = record
+            use = stack_id << 16 | thread_id
+            if use in allocs:
+                allocs[use] += 1
+                sizes[use] += size
+            else:
+                allocs[use] = 1
+                sizes[use] = size
             latest = address
             if address:
                 if address in live:
@@ -1842,7 +2062,7 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
                     replaced_bytes += block.size
                     live_bytes -= block.size
                     since[block.stack_id] = since.get(block.stack_id, 0) - block.size
-                live[address] = cast("Alloc", record)
+                live[address] = record
                 live_bytes += size
                 if live_bytes > high:
                     high = live_bytes
@@ -1858,8 +2078,8 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
             else:
                 no_address[0] += 1
                 no_address[1] += size
-        elif kind is Free:
-            address = cast("Free", record).address
+        elif type(record) is Free:
+            address = record[1]
             if address in live:
                 block = live.pop(address)
                 size = block[2]
@@ -1876,16 +2096,22 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
             else:
                 no_address[2] += 1
             latest = -1
-        elif isinstance(record, Gc):
+        elif type(record) is Gc:
             gc[0] += 1
             gc[1] += record.objects
             gc[2] += record.bytes
-        elif isinstance(record, Marker):
+        elif type(record) is Marker:
             name = reader.functions.get(record.name_id)
             markers.append(MlyzeMark(index, time_us, record.name_id, name, live_bytes))
         if tracer is not None:
             tracer_end_us = max(tracer_end_us, _settle(tracer.feed(record), tracer_marks))
     timeline.advance(time_us, high, live_bytes)
+    by_thread: Dict[int, List[int]] = {use & 0xFFFF: [0, 0] for use in sorted(allocs, key=lambda use: use & 0xFFFF)}
+    by_stack: Dict[int, List[int]] = {use >> 16: [0, 0] for use in allocs}
+    for use, number in allocs.items():
+        for total in (by_stack[use >> 16], by_thread[use & 0xFFFF]):
+            total[0] += number
+            total[1] += sizes[use]
     uses = _mlyze_stack_uses(by_stack, live.values(), since)
     addressed = tracer is None
     if tracer is not None:
@@ -1918,7 +2144,7 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
             "time_us": peak_time if peak_index >= 0 else None,
         },
         gc=dict(zip(("collections", "objects", "bytes"), gc)),
-        threads={key: dict(zip(("allocs", "bytes"), by_thread[key])) for key in sorted(by_thread)},
+        threads={thread_id: dict(zip(("allocs", "bytes"), total)) for thread_id, total in by_thread.items()},
         by_stack=uses,
         by_function=_mlyze_function_uses(reader, uses),
         leaks=_mlyze_leaks(block for block in live.values() if time_us - block.time_us >= min_age_us),
@@ -2052,30 +2278,28 @@ def detect(file: Union[ReadableFile, bytes]) -> Optional[str]:
     if isinstance(file, bytes):
         return detect(io.BytesIO(file))
     place = None
-    if not _is_path(file) and not isinstance(file, _Source):
-        stream = cast("IO[bytes]", file)
-        place = stream.tell() if stream.seekable() else None
+    if hasattr(file, "seekable") and file.seekable():
+        place = cast("IO[bytes]", file).tell()
     source = _source(file, DEFAULT_MAX_BYTES)
-    try:
-        prefix = source.peek(_PREFIX)
-    except FormatError:
-        prefix = b""
-    finally:
-        if place is not None:
-            cast("IO[bytes]", file).seek(place)
-        if not isinstance(file, _Source):
-            source.close()
+    prefix = source.peek(_PREFIX)
+    if place is not None:
+        cast("IO[bytes]", file).seek(place)
+    if source is not file:
+        source.close()
     return next((format.name for format in FORMATS.values() if format.matches(prefix)), None)
 
 
 def _known(format: Optional[str], source: _Source) -> Format:
     """The format by name, else by content, else, of an empty file, by extension."""
     name = format or detect(source)
+    if name is None and source.error is not None:
+        raise source.error
     if name is None and not source.peek(1):
         name = next((f.name for f in FORMATS.values() if source.name.endswith(f.extensions)), None)
     if name is None:
-        reason = "none of the formats " + ", ".join(FORMATS) if source.peek(1) else "empty file"
-        raise FormatError("unknown", "bad-magic", 0, "", reason)
+        if not source.peek(1):
+            raise TruncatedError("unknown", "truncated", 0, "", "empty file")
+        raise FormatError("unknown", "bad-magic", 0, "", f"none of the formats {', '.join(FORMATS)}")
     if name not in FORMATS:
         raise ValueError(f"no format is called {name!r}; there are: {', '.join(FORMATS)}")
     return FORMATS[name]
@@ -2203,7 +2427,8 @@ def decode(reader: Reader[Any, Any], *, lines: bool = False) -> Iterator[str]:
         else:
             yield comma + _record_to_json(record)
             comma = ",\n"
-    end = json.dumps({"problems": _to_json(reader.problems), "tail": reader.tail.hex()}) + "\n"
+    late = {name: value for name, value in reader.tables.items() if value is not None and name not in tables}
+    end = json.dumps({**_to_json(late), "problems": _to_json(reader.problems), "tail": reader.tail.hex()}) + "\n"
     yield end if lines else "\n], " + end[1:]
 
 
@@ -2213,68 +2438,114 @@ def encode(text: Iterable[bytes], file: WritableFile) -> None:
     ``text`` yields lines, as an open binary file does; JSON Lines are taken one at a time.  ``problems`` are
     not looked at.  Raises FormatError (format ``json``) for what is no such document.
     """
-    lines = iter(text)
-    first = next(lines, b"")
-    try:
-        head = _json_object(first, "")
-    except FormatError:
-        head = {"records": None}
-    end: Dict[str, Any] = {}
-    if "records" in head:
-        head = end = _json_object(first + b"".join(lines), "")
-        items = iter(_from_json(List[object], head.pop("records", []), "records"))
-    else:
-        items = (_json_object(line, f"lines[{number}]") for number, line in enumerate(lines, 1))
-    format = FORMATS.get(head.get("format", ""))
-    if format is None or head.get("schema") != _SCHEMA:
-        raise _bad_json("format", f"not a document of schema {_SCHEMA} and one of the formats {', '.join(FORMATS)}")
-    header = _from_json(format.header, head.get("header"), "header")
-    tables = {name: _from_json(hint, head[name], name) for name, hint in format.tables.items() if name in head}
-    written = 0
+    document = _JsonDocument(text)
+    with document.format.writer(file) as writer:
+        try:
+            writer.begin(document.header, document.tables)
+            writer.write_all(document.records())
+        except FormatError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise _bad_json(document.where, str(error), offset=document.offset) from None
+        writer.end(document.tables, document.tail)
 
-    def records() -> Iterator[Any]:
-        nonlocal written
-        kinds = {kind.__name__: kind for kind in format.records}
-        for item in items:
-            if not isinstance(item, dict) or "record" not in item:
-                end.update(_from_json(Dict[str, object], item, f"records[{written}]"))
+
+class _JsonDocument:
+    """A document as it comes in: format, header and tables first, then ``records()``, and last ``tail``.
+
+    ``where`` and ``offset`` tell the part that was taken last; of a document that is not JSON Lines the offset is 0.
+    """
+
+    def __init__(self, text: Iterable[bytes]) -> None:
+        lines = iter(text)
+        first = next(lines, b"")
+        try:
+            head = _json_object(first, 0)
+        except FormatError:
+            head = {"records": None}
+        whole = "records" in head
+        if whole:
+            head = _json_object(first + b"".join(lines), 0)
+        name = head.pop("format", None)
+        if type(name) is not str or name not in FORMATS or head.pop("schema", None) != _SCHEMA:
+            raise _bad_json("format", f"not a document of schema {_SCHEMA} and one of the formats {', '.join(FORMATS)}")
+        self.format = FORMATS[name]
+        self.where = "header"
+        self.offset = 0
+        self.header = _from_json(self.format.header, head.pop("header", None), "header")
+        self.tables: Dict[str, Any] = {}
+        self.tail = b""
+        self._ended = False
+        self._items: Iterator[Tuple[int, Any]] = _json_lines(lines, len(first))
+        if whole:
+            self._items = iter([(0, item) for item in _from_json(List[object], head.pop("records", []), "records")])
+            self._take_end(head)
+        else:
+            self._take_tables(head)
+            self._refuse_rest(head)
+
+    def records(self) -> Iterator[Any]:
+        kinds = {kind.__name__: kind for kind in self.format.records}
+        lines = not self._ended
+        done = 0
+        for offset, item in self._items:
+            self.offset = offset
+            self.where = f"records[{done}]"
+            if lines and self._ended:
+                raise _bad_json(self.where, "stands after the end of the document", offset=offset)
+            if lines and isinstance(item, dict) and "tail" in item:
+                self._take_end(item)
                 continue
-            name = item.pop("record")
-            if name not in kinds:
-                raise _bad_json(f"records[{written}].record", f"not a record of {format.name}: {name!r}")
-            yield _from_json(kinds[name], item, f"records[{written}]")
-            written += 1
+            name = item.pop("record", None) if isinstance(item, dict) else None
+            if type(name) is not str or name not in kinds:
+                raise _bad_json(self.where, f"not a record of {self.format.name}", offset=offset)
+            yield _from_json(kinds[name], item, self.where, offset)
+            done += 1
 
-    try:
-        with format.writer(file) as writer:
-            writer.begin(header, tables)
-            writer.write_all(records())
-            writer.end(_from_json(bytes, end.get("tail", ""), "tail"))
-    except FormatError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise _bad_json(f"records[{written}]", str(error)) from None
+    def _take_end(self, end: Dict[str, Any]) -> None:
+        self._take_tables(end)
+        end.pop("problems", None)
+        self.tail = _from_json(bytes, end.pop("tail", ""), "tail")
+        self._refuse_rest(end)
+        self._ended = True
+
+    def _take_tables(self, parts: Dict[str, Any]) -> None:
+        for name, hint in self.format.tables.items():
+            if name in parts:
+                self.tables[name] = _from_json(hint, parts.pop(name), name)
+
+    def _refuse_rest(self, parts: Dict[str, Any]) -> None:
+        if parts:
+            raise _bad_json("", f"unknown key {json.dumps(next(iter(parts))[:40])}")
 
 
-def _bad_json(where: str, reason: str, code: str = "bad-value") -> FormatError:
-    return FormatError("json", code, 0, where, reason)
+def _json_lines(lines: Iterable[bytes], offset: int) -> Iterator[Tuple[int, Any]]:
+    """The objects of JSON Lines with their offsets; empty lines are passed over."""
+    for line in lines:
+        if line.strip():
+            yield offset, _json_object(line, offset)
+        offset += len(line)
 
 
-def _json_object(text: bytes, where: str) -> Dict[str, Any]:
+def _bad_json(where: str, reason: str, code: str = "bad-value", offset: int = 0) -> FormatError:
+    return FormatError("json", code, offset, where, reason)
+
+
+def _json_object(text: bytes, offset: int) -> Dict[str, Any]:
     try:
         value = _parse_json(text.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise _bad_json(where, f"not UTF-8: {error.reason} at byte {error.start}", "bad-utf8") from None
+        raise _bad_json("", f"not UTF-8: {error.reason}", "bad-utf8", offset + error.start) from None
     except json.JSONDecodeError as error:
-        raise _bad_json(where, str(error), "bad-json") from None
-    return cast("Dict[str, Any]", _from_json(Dict[str, object], value, where))
+        raise _bad_json("", error.msg, "bad-json", offset + len(error.doc[: error.pos].encode())) from None
+    return cast("Dict[str, Any]", _from_json(Dict[str, object], value, "", offset))
 
 
 _HINTS: Dict[type, Dict[str, Any]] = {}  # filled by _from_json: the field types of each NamedTuple
 
 
-def _from_json(hint: Any, value: Any, where: str) -> Any:
-    """A value of the type ``hint`` from its JSON form; the reverse of _to_json."""
+def _from_json(hint: Any, value: Any, where: str, offset: int = 0) -> Any:
+    """A value of the type ``hint`` from its JSON form, the reverse of _to_json; ``offset`` is for errors."""
     if hint is object or (hint in (int, str, bool) and type(value) is hint):
         return value
     origin = get_origin(hint)
@@ -2283,29 +2554,28 @@ def _from_json(hint: Any, value: Any, where: str) -> Any:
         try:
             return bytes.fromhex(value)
         except ValueError:
-            raise _bad_json(where, "not hexadecimal") from None
+            raise _bad_json(where, "not hexadecimal", offset=offset) from None
     if origin is Union:
-        return None if value is None else _from_json(inner[0], value, where)
+        return None if value is None else _from_json(inner[0], value, where, offset)
     if origin in (tuple, list) and isinstance(value, list):
-        return origin([_from_json(inner[0], item, f"{where}[{place}]") for place, item in enumerate(value)])
+        return origin([_from_json(inner[0], item, f"{where}[{place}]", offset) for place, item in enumerate(value)])
     if origin is dict and isinstance(value, dict):
-        keys = value if inner[0] is str else [_json_key(key, where) for key in value]
-        return {key: _from_json(inner[1], item, f"{where}[{key}]") for key, item in zip(keys, value.values())}
+        made = {}
+        for key, item in value.items():
+            number = key if inner[0] is str else _decimal(key)
+            if number is None:
+                raise _bad_json(where, f"not a number: {json.dumps(key[:40])}", offset=offset)
+            made[number] = _from_json(inner[1], item, f"{where}[{key}]", offset)
+        return made
     if hasattr(hint, "_fields") and isinstance(value, dict):
         hints = _HINTS.get(hint) or _HINTS.setdefault(hint, get_type_hints(hint))
         unknown = [key for key in value if key not in hints]
         missing = [key for key in hints if key not in value and key not in hint._field_defaults]
         if unknown or missing:
-            raise _bad_json(where, f"unknown key {unknown[0]!r}" if unknown else f"no key {missing[0]!r}")
-        return hint(**{key: _from_json(hints[key], item, f"{where}.{key}") for key, item in value.items()})
-    raise _bad_json(where, f"not of type {getattr(hint, '__name__', hint)}")
-
-
-def _json_key(key: str, where: str) -> int:
-    try:
-        return _json_integer(key)
-    except ValueError:
-        raise _bad_json(f"{where}[{key}]", "not a number") from None
+            reason = f"unknown key {json.dumps(unknown[0][:40])}" if unknown else f"no key {missing[0]!r}"
+            raise _bad_json(where, reason, offset=offset)
+        return hint(**{key: _from_json(hints[key], item, f"{where}.{key}", offset) for key, item in value.items()})
+    raise _bad_json(where, f"not of type {getattr(hint, '__name__', hint)}", offset=offset)
 
 
 # ==== 8. Exports: each original tool's own output =====================================================
@@ -2420,6 +2690,7 @@ def _mlyze_upstream_label(metadata: Any, stack_id: int) -> str:
 # ==== 9. Statistics: what info and stats print ========================================================
 
 _BARS = "▁▂▃▄▅▆▇█"
+_PLAIN = str.maketrans(_BARS + "├└─", "_.:-=+*#|`-")  # for terminals that lack them
 
 
 def _sparkline(values: Sequence[int]) -> str:
@@ -2521,7 +2792,7 @@ def _mlyze_info(reader: MlyzeReader) -> Iterator[Tuple[str, str]]:
 
 def _mlyze_stats(reader: MlyzeReader, options: argparse.Namespace) -> Iterator[str]:
     """What ``stats`` prints of a trace."""
-    found = mlyze_analysis(reader, min_age_us=int(options.min_age * 1_000_000))
+    found = mlyze_analysis(reader, min_age_us=options.min_age)
     counts = found.counts
     start_us = reader.header.start_us
     events = _many(sum(counts.values()), "event")
@@ -2623,7 +2894,7 @@ def _mlyze_facts(found: MlyzeAnalysis, start_us: int) -> Iterator[Tuple[str, str
 
 
 def _mlyze_stats_json(reader: MlyzeReader, options: argparse.Namespace) -> Any:
-    return mlyze_analysis(reader, min_age_us=int(options.min_age * 1_000_000))
+    return mlyze_analysis(reader, min_age_us=options.min_age)
 
 
 class _View(NamedTuple):
@@ -2706,6 +2977,8 @@ def _input(name: str) -> _Source:
     import sys
 
     if name == "-":
+        if sys.stdin is None:
+            raise _UsageError("there is no standard input")
         source = _source(sys.stdin.buffer, DEFAULT_MAX_BYTES)
     else:
         file: Any = io.open(name, "rb")
@@ -2713,8 +2986,8 @@ def _input(name: str) -> _Source:
         if size >= _LARGE and sys.stderr.isatty():
             file = _Progress(file, size)
         source = _unzipped(_Source(file, owned=True, name=name), DEFAULT_MAX_BYTES)
-    head = source.peek(11)
-    if head[8:10] == b": " and head[:8] == b"00000000":
+    lines = source.peek(_PREFIX).splitlines()
+    if next((line for line in lines if line.strip() and not line.startswith(b"#")), b"").startswith(b"00000000: "):
         text = source.rest().decode("ascii", "replace")
         source.close()
         try:
@@ -2731,27 +3004,40 @@ class _Output:
         import os
         import sys
 
-        self._path: Optional[str] = None if options.output in (None, "-") else options.output
+        path: Optional[str] = None if options.output in (None, "-") else options.output
+        self._path = path and os.path.realpath(path)
         self._part: Optional[str] = None
         self.encoding = "utf-8"
+        self.complete = True  # to be set False when what has been written shall not appear
         if self._path is None:
+            if sys.stdout is None:
+                raise _UsageError("there is no standard output; give -o FILE")
             self._file: IO[bytes] = sys.stdout.buffer
             self.encoding = sys.stdout.encoding or "ascii"
         elif os.path.exists(self._path) and not os.path.isfile(self._path):
             self._file = io.open(self._path, "wb")
         elif os.path.exists(self._path) and not options.force:
-            raise _UsageError(f"{self._path}: exists; -f overwrites it")
+            raise _UsageError(f"{path}: exists; -f overwrites it")
         else:
             folder, name = os.path.split(self._path)
             self._part = os.path.join(folder, f".{name}.{os.getpid()}.part")
             self._file = io.open(self._part, "xb")
 
     def write(self, data: bytes) -> int:
-        return self._file.write(data)
+        try:
+            return self._file.write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from None
 
     def line(self, text: str) -> None:
-        """A line of text; what the encoding lacks is escaped."""
-        self._file.write((text + "\n").encode(self.encoding, "backslashreplace"))
+        """A line of text; what the encoding lacks is replaced or escaped."""
+        try:
+            data = text.encode(self.encoding)
+        except UnicodeEncodeError:
+            data = text.translate(_PLAIN).encode(self.encoding, "backslashreplace")
+        self.write(data + b"\n")
 
     def flush(self) -> None:
         self._file.flush()
@@ -2759,20 +3045,42 @@ class _Output:
     def isatty(self) -> bool:
         return self._file.isatty()
 
+    def _failed(self, error: OSError) -> _UsageError:
+        return _UsageError(f"{self._path or 'standard output'}: {error.strerror}")
+
     def __enter__(self: SelfType) -> SelfType:
         return self
 
     def __exit__(self, kind: object, *exc_info: object) -> None:
         import os
 
-        self._file.flush()
-        if self._path is not None:
-            self._file.close()
-        if self._part is not None and self._path is not None:
-            if kind is None:
+        try:
+            self._file.flush()
+            if self._path is not None:
+                self._file.close()
+            if self._part is not None and self._path is not None and kind is None and self.complete:
+                if os.path.exists(self._path):
+                    os.chmod(self._part, os.stat(self._path).st_mode & 0o777)
                 os.replace(self._part, self._path)
-            else:
-                os.remove(self._part)
+                self._part = None
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from None
+        finally:
+            if self._part is not None:
+                _discard(self._file, self._part)
+
+
+def _discard(file: IO[bytes], path: str) -> None:
+    """Close and remove an unfinished file; what its buffer still holds may fail once more."""
+    import os
+
+    try:
+        file.close()
+    except OSError:
+        pass
+    os.remove(path)
 
 
 def _reading(
@@ -2791,16 +3099,22 @@ def _complain(text: str) -> None:
     """A line on stderr."""
     import sys
 
-    encoding = sys.stderr.encoding or "ascii"
-    line = f"memformats: {_printable(text)}\n"
-    sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
+    if sys.stderr is not None:
+        encoding = sys.stderr.encoding or "ascii"
+        line = f"memformats: {_printable(text)}\n"
+        try:
+            sys.stderr.write(line.encode(encoding, "backslashreplace").decode(encoding))
+            sys.stderr.flush()
+        except OSError:
+            pass  # there is nowhere left to say it; the exit code does
 
 
 def _problem_text(problem: Problem) -> str:
     space = "" if problem.space == "file" else problem.space + " "
     times = f" ({problem.times:,} times)" if problem.times > 1 else ""
-    place = f"{space}offset 0x{problem.offset:x}: {problem.where}"
-    return _printable(f"{problem.severity} {problem.code}: {place}: {problem.message}{times}")
+    where = f"{problem.where}: " if problem.where else ""
+    place = f"{space}offset 0x{problem.offset:x}: {where}"
+    return _printable(f"{problem.severity} {problem.code}: {place}{problem.message}{times}")
 
 
 def _each_file(options: argparse.Namespace, action: Callable[[str, _Output], bool]) -> int:
@@ -2812,9 +3126,13 @@ def _each_file(options: argparse.Namespace, action: Callable[[str, _Output], boo
                 status = max(status, 0 if action(name, output) else 1)
             except FormatError as error:
                 _complain(f"{name}: {error}")
+                output.complete = False
                 status = max(status, 1)
-            except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-                _complain(f"{name}: {error.strerror}")
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                _complain(f"{name}: {error.strerror or error}")
+                output.complete = False
                 status = 2
     return status
 
@@ -2871,36 +3189,49 @@ def _run_decode(options: argparse.Namespace) -> int:
 
 
 def _run_encode(options: argparse.Namespace) -> int:
-    import sys
-
-    file = sys.stdin.buffer if options.file == "-" else io.open(options.file, "rb")
-    with file, _Output(options) as output:
+    source = _input(options.file)
+    with _Output(options) as output:
         if output.isatty():
             raise _UsageError("will not write a binary file to a terminal; give -o FILE")
-        encode(file, cast("BinaryIO", output))
+        encode(_lines(source), cast("BinaryIO", output))
+    source.close()
     return 0
+
+
+def _lines(source: _Source) -> Iterator[bytes]:
+    """The lines of a source."""
+    data = b""
+    for chunk in iter(source.chunk, b""):
+        *lines, data = (data + chunk).split(b"\n")
+        for line in lines:
+            yield line + b"\n"
+    if source.error is not None:
+        raise source.error
+    yield data
 
 
 def _run_explain(options: argparse.Namespace) -> int:
     walk, spans = _explain(_input(options.file), options.format, recover=options.recover)
-    last: Optional[Span] = None
+    found = False
 
     def wanted() -> Iterator[Span]:
-        nonlocal last
+        nonlocal found
         for span in spans:
-            last = span
             if options.at is not None:
                 space, offset = options.at
                 if span.space != space or not span.offset <= offset < span.offset + span.size:
                     continue
             if options.fields is None or _matches(span.path, options.fields):
+                found = True
                 yield span
 
     with _Output(options) as output:
         for line in hex_lines(walk.data, wanted()):
             output.line(line)
-    if last is not None and last.type == "unread":
-        _complain(f"{options.file}: {walk.format}: {last.path}: {last.note}")
+    if not found:
+        raise _UsageError(f"{options.file}: no such field")
+    if walk.error is not None:
+        _complain(f"{options.file}: {walk.error}")
         return 1
     return 0
 
@@ -2934,7 +3265,8 @@ def _run_stats(options: argparse.Namespace) -> int:
         with _reading(options, name) as reader:
             view = _VIEWS[reader.format]
             if options.json:
-                output.line(json.dumps(_to_json(view.stats_json(reader, options)), indent=1))
+                numbers = {"file": name, "format": reader.format, **_to_json(view.stats_json(reader, options))}
+                output.line(json.dumps(numbers, indent=1 if len(options.files) == 1 else None))
                 return True
             title = _printable(name)
             for line in view.stats(reader, options):
@@ -2953,7 +3285,7 @@ def _run_demo(options: argparse.Namespace) -> int:
     import sys
 
     os.makedirs(options.folder, exist_ok=True)
-    me = os.path.basename(sys.argv[0]) or "memformats.py"
+    me = f"python3 {_quoted(sys.argv[0])}" if sys.argv[0].endswith(".py") else "memformats"
     with _Output(options) as output:
         for format in FORMATS.values():
             path = os.path.join(options.folder, "demo" + format.extensions[0])
@@ -2965,8 +3297,14 @@ def _run_demo(options: argparse.Namespace) -> int:
                     file.write(made.getvalue())
             output.line(f"{path}: {format.title}")
             for command in ("stats", "explain", "check", "decode"):
-                output.line(f"  python3 {me} {command} {path}")
+                output.line(f"  {me} {command} {_quoted(path)}")
     return 0
+
+
+def _quoted(text: str) -> str:
+    """A word for a shell."""
+    plain = all(c.isalnum() or c in "/._-+" for c in text)
+    return text if plain else "'" + text.replace("'", "'\\''") + "'"
 
 
 def _holds(path: str, data: bytes) -> bool:
@@ -2974,12 +3312,27 @@ def _holds(path: str, data: bytes) -> bool:
         return file.read() == data
 
 
-def _parse_at(text: str) -> Tuple[str, int]:
-    """``0x21e``, ``542`` or ``body:0x21e``."""
+def _offset(text: str) -> Tuple[str, int]:
+    """``0x21e``, ``542`` or ``body:0x21e``, of the command line."""
     space, _, offset = text.rpartition(":")
     if space not in ("", "file", "body"):
         raise ValueError(space)
     return space or "file", int(offset, 0)
+
+
+def _rows(text: str) -> int:
+    """A number of rows, of the command line."""
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)
+
+
+def _microseconds(text: str) -> int:
+    """A time span in seconds, of the command line."""
+    value = float(text) * 1_000_000
+    if not 0 <= value < 1e18:
+        raise ValueError(text)
+    return int(value)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -3026,7 +3379,7 @@ def _parser() -> argparse.ArgumentParser:
     made = command("explain", _run_explain, "every byte, with its field and meaning", "explain trace.mlyze --at 0x13d")
     reading(made)
     made.add_argument(
-        "--at", type=_parse_at, metavar="OFFSET", help="only the field at this byte: 317, 0x13d, body:0x21e"
+        "--at", type=_offset, metavar="OFFSET", help="only the field at this byte: 317, 0x13d, body:0x21e"
     )
     made.add_argument("--fields", metavar="PATTERN", help="only fields with this in their path; * is anything")
     made = command("check", _run_check, "all that is wrong, with offsets", "check --strict *.mlyze")
@@ -3034,11 +3387,11 @@ def _parser() -> argparse.ArgumentParser:
     made = command("stats", _run_stats, "the numbers that the file is about", "stats trace.mlyze --top 20")
     reading(made, several=True)
     made.add_argument("--json", action="store_true", help="all numbers, as JSON")
-    made.add_argument("--top", type=int, default=10, metavar="N", help="rows of each table (10)")
+    made.add_argument("--top", type=_rows, default=10, metavar="N", help="rows of each table (10)")
     made.add_argument(
         "--min-age",
-        type=float,
-        default=0.0,
+        type=_microseconds,
+        default=0,
         metavar="SECONDS",
         help="mlyze: blocks left at the end and younger are no leaks",
     )
@@ -3061,7 +3414,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     try:
         status: int = options.run(options)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
         # What is left in the buffer would be written, and fail, once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
