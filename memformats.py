@@ -1869,42 +1869,41 @@ class _TracerClock:
         self._last_us = start_us  # what the next delta counts from
         self._batch: Optional[int] = None  # the delta of the open batch
         self._batch_us = self._inside_us = start_us  # the time of the open batch, and of the last event inside it
-        self._waiting: List[MlyzeRecord] = []
+        self._waiting: List[Tuple[MlyzeRecord, int]] = []
 
-    def feed(self, record: MlyzeRecord) -> List[MlyzeRecord]:
+    def feed(self, record: MlyzeRecord) -> List[Tuple[MlyzeRecord, int]]:
         """The records, in order and with their times, that this one settles: none, itself, or others before it too."""
-        delta = record.time_us - self._before_us
-        self._before_us = record.time_us
-        if not isinstance(record, (Alloc, Free)):
-            self._waiting.append(record._replace(time_us=delta))
+        time_us = record[0]
+        delta = time_us - self._before_us
+        self._before_us = time_us
+        if type(record) is not Alloc and type(record) is not Free:
+            self._waiting.append((record, delta))
             return [] if self._batch is not None else self.end()
-        settled = self._inside() if delta == self._batch else self.end()
-        if delta != self._batch:
+        settled = []
+        if delta == self._batch:
+            for waiting, step in self._waiting:
+                self._inside_us += step
+                settled.append((waiting, self._inside_us))
+            self._waiting.clear()
+        else:
+            settled = self.end()
             if self._batch is not None:
                 self._last_us = self._batch_us
             self._batch = delta
             self._batch_us = self._last_us + delta
             self._inside_us = self._last_us
-        return [*settled, record._replace(time_us=self._batch_us)]
-
-    def _inside(self) -> List[MlyzeRecord]:
-        """Those that wait are in the batch, with a clock of their own."""
-        settled: List[MlyzeRecord] = []
-        for record in self._waiting:
-            self._inside_us += record.time_us
-            settled.append(record._replace(time_us=self._inside_us))
-        self._waiting.clear()
+        settled.append((record, self._batch_us))
         return settled
 
-    def end(self) -> List[MlyzeRecord]:
+    def end(self) -> List[Tuple[MlyzeRecord, int]]:
         """Those that wait are outside of the batch, and end it."""
         if self._waiting and self._batch is not None:
             self._last_us = self._batch_us
             self._batch = None
-        settled: List[MlyzeRecord] = []
-        for record in self._waiting:
-            self._last_us += record.time_us
-            settled.append(record._replace(time_us=self._last_us))
+        settled = []
+        for record, step in self._waiting:
+            self._last_us += step
+            settled.append((record, self._last_us))
         self._waiting.clear()
         return settled
 
@@ -1917,8 +1916,10 @@ def mlyze_corrected_clock(records: Iterable[MlyzeRecord], start_us: int) -> Iter
     """
     clock = _TracerClock(start_us)
     for record in records:
-        yield from clock.feed(record)
-    yield from clock.end()
+        for settled, time_us in clock.feed(record):
+            yield settled._replace(time_us=time_us)
+    for settled, time_us in clock.end():
+        yield settled._replace(time_us=time_us)
 
 
 def mlyze_frame_label(reader: MlyzeReader, frame: Frame) -> str:
@@ -2154,13 +2155,13 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
     )
 
 
-def _settle(settled: Iterable[MlyzeRecord], marks: List[int]) -> int:
+def _settle(settled: Iterable[Tuple[MlyzeRecord, int]], marks: List[int]) -> int:
     """The latest of some corrected times, 0 for none; those of markers are added to ``marks``."""
     latest = 0
-    for record in settled:
-        latest = max(latest, record.time_us)
-        if isinstance(record, Marker):
-            marks.append(record.time_us)
+    for record, time_us in settled:
+        latest = max(latest, time_us)
+        if type(record) is Marker:
+            marks.append(time_us)
     return latest
 
 
