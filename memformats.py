@@ -260,7 +260,8 @@ class _Problems:
         self._found[key] = first._replace(times=other.times + problem.times)
 
     def list(self) -> List[Problem]:
-        return list(self._found.values())
+        """In order of space (the file first), offset, path and code."""
+        return sorted(self._found.values(), key=lambda one: (one.space != "file", one.offset, one.where, one.code))
 
 
 def _field_of(where: str) -> str:
@@ -1185,6 +1186,7 @@ MLYZE_RULES: Rules = {
     "not as the program writes it": ("deviation", "bad-value"),  # a table, a stack or a name of the wrong JSON type
     "reserved bytes are not zero": ("note", "bad-value"),  # erratum 15
     "unknown key": ("note", "bad-value"),
+    "no such file in the metadata": ("note", "bad-reference"),  # erratum 1
     "no such stack in the metadata": ("note", "bad-reference"),  # erratum 1
     "no such name in the metadata": ("note", "bad-reference"),  # erratum 1
 }
@@ -1265,13 +1267,6 @@ def _mlyze_metadata(stacks: MlyzeStacks, files: MlyzeNames, functions: MlyzeName
     )
 
 
-def _mlyze_frame(*, file_id: int, line: int, func_id: int) -> Frame:
-    """A Frame from its JSON object; raises TypeError for other keys or values."""
-    if not (type(file_id) is type(line) is type(func_id) is int):
-        raise TypeError("a frame holds integers")
-    return Frame(file_id, line, func_id)
-
-
 # ---- mlyze: explain
 
 
@@ -1331,10 +1326,10 @@ def _explain_mlyze_metadata(walk: _Walk, size: int) -> Dict[str, Any]:
         if not isinstance(metadata, dict):
             note = walk.skip(walk.fault("metadata is not a JSON object", start, "metadata"))
     except UnicodeDecodeError as error:
-        note = walk.skip(walk.fault("metadata is not UTF-8", start + error.start, "metadata", error.reason))
+        note = walk.skip(walk.fault("metadata is not UTF-8", start + error.start, "metadata"))
     except json.JSONDecodeError as error:
         place = start + len(text[: error.pos].encode())
-        note = walk.skip(walk.fault("metadata is not JSON", place, "metadata", error.msg))
+        note = walk.skip(walk.fault("metadata is not JSON", place, "metadata"))
     if size:
         walk.take("metadata", size, "json")
         walk.revalue(piece.decode("utf-8", "surrogateescape"))
@@ -1397,10 +1392,10 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
                 return
             error = self._problems.fault("metadata is not a JSON object", start, "metadata")
         except UnicodeDecodeError as fault:
-            error = self._problems.fault("metadata is not UTF-8", start + fault.start, "metadata", fault.reason)
+            error = self._problems.fault("metadata is not UTF-8", start + fault.start, "metadata")
         except json.JSONDecodeError as fault:
             place = start + len(fault.doc[: fault.pos].encode())
-            error = self._problems.fault("metadata is not JSON", place, "metadata", fault.msg)
+            error = self._problems.fault("metadata is not JSON", place, "metadata")
         self._problems.step_over(error)
 
     def _read_tables(self, metadata: Dict[str, Any]) -> None:
@@ -1408,13 +1403,25 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
         for name in metadata:
             if name not in _MLYZE_TABLES:
                 self._problems.add("unknown key", MLYZE_HEADER.size, "metadata", json.dumps(name[:40]))
-        for key, frames in self._table(metadata, "stack_traces", list):
-            try:
-                self.stacks[key] = tuple([_mlyze_frame(**frame) for frame in frames])
-            except TypeError:
-                self._problems.add("not as the program writes it", MLYZE_HEADER.size, "metadata.stack_traces", str(key))
         self.files.update(self._table(metadata, "files", str))
         self.functions.update(self._table(metadata, "functions", str))
+        for key, frames in self._table(metadata, "stack_traces", list):
+            try:
+                self.stacks[key] = tuple([self._frame(**frame) for frame in frames])
+            except TypeError:
+                self._problems.add("not as the program writes it", MLYZE_HEADER.size, "metadata.stack_traces", str(key))
+
+    def _frame(self, *, file_id: int, line: int, func_id: int, **others: object) -> Frame:
+        """A Frame from its JSON object; raises TypeError where a key is missing or not an integer."""
+        if not type(file_id) is type(line) is type(func_id) is int:
+            raise TypeError("a frame holds integers")
+        if others:
+            self._problems.add("unknown key", MLYZE_HEADER.size, "metadata.stack_traces", json.dumps(min(others)[:40]))
+        if file_id not in self.files:
+            self._problems.add("no such file in the metadata", MLYZE_HEADER.size, "metadata.stack_traces.file_id")
+        if func_id not in self.functions:
+            self._problems.add("no such name in the metadata", MLYZE_HEADER.size, "metadata.stack_traces.func_id")
+        return Frame(file_id, line, func_id)
 
     def _table(self, metadata: Dict[str, Any], name: str, type: type) -> Iterator[Tuple[int, Any]]:
         """The entries of one table, by number."""
