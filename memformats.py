@@ -53,7 +53,6 @@ import json
 import struct
 from typing import (
     IO,
-    TYPE_CHECKING,
     Any,
     BinaryIO,
     Callable,
@@ -66,6 +65,7 @@ from typing import (
     Mapping,
     NamedTuple,
     Optional,
+    Protocol,
     Sequence,
     Tuple,
     Type,
@@ -77,10 +77,6 @@ from typing import (
     get_type_hints,
     overload,
 )
-
-if TYPE_CHECKING:
-    import argparse
-    import os
 
 __version__ = "0.1.0"
 
@@ -199,7 +195,7 @@ class Problem(NamedTuple):
     times: int = 1
 
 
-Raw = bytes  # of a record: its own bytes, where its fields would be written as others; else empty
+Raw = bytes  # of a record: its own bytes, where its fields would be written as others (Gc has a field named bytes)
 Rules = Mapping[str, Tuple[str, str]]
 
 # What every format has in common; each section adds its own: rule -> (severity, code).
@@ -368,21 +364,23 @@ class _Walk:
             raise error
         return f"{error.code}: {error.reason}"
 
-    def annotate(self, note: str, back: int = 1) -> None:
-        """Add to the note of the last span, or of one further back."""
-        span = self._spans[-back]
-        self._spans[-back] = span._replace(note=f"{span.note}; {note}" if span.note else note)
+    def annotate(self, note: str, name: Optional[str] = None) -> None:
+        """Add to the note of the last span, or of the last one of that name."""
+        places = [at for at, span in enumerate(self._spans) if name is None or span.path == self._prefix + name]
+        span = self._spans[places[-1]]
+        self._spans[places[-1]] = span._replace(note=f"{span.note}; {note}" if span.note else note)
 
-    def problem(self, rule: str, back: int = 1) -> None:
+    def problem(self, rule: str) -> None:
         """A deviation or note, in the note of the last span."""
-        self.annotate(f"{self.rules[rule][0]}: {rule}", back)
+        self.annotate(f"{self.rules[rule][0]}: {rule}")
 
     def lookup(self, key: int, table: Mapping[str, object], missing: str) -> None:
-        """Note of the last span, a number, what it stands for in a table of JSON."""
-        if str(key) in table:
-            self.annotate(json.dumps(table[str(key)]))
-        else:
+        """Note of the last span, a number, what it stands for in a table of JSON; of much the end."""
+        value = table.get(str(key))
+        if value is None:
             self.problem(missing)
+        else:
+            self.annotate(json.dumps(value[-72:] if isinstance(value, (str, list)) else value)[-72:])
 
     def take(self, name: str, size: int, type: str) -> bytes:
         """``size`` bytes as one field of that type, whose value is the bytes."""
@@ -510,6 +508,10 @@ def hex_to_bytes(text: str) -> bytes:
 
 
 # ==== 4. Primitives: varint, JSON, time; source and sink; what all readers and writers share ===========
+
+H = TypeVar("H")  # a format's header
+R = TypeVar("R")  # a format's records
+SelfType = TypeVar("SelfType")
 
 _U16 = struct.Struct("<H")
 _U64 = struct.Struct("<Q")
@@ -716,7 +718,7 @@ GZIP_HEADER = Layout(
 )
 GZIP_TRAILER = Layout("gzip trailer", Field("crc32", "I"), Field("isize", "I", "bytes unpacked, modulo 2^32"))
 _GZIP_MAGIC = b"\x1f\x8b"
-_FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
+_FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _GZIP_RESERVED = 2, 4, 8, 16, 0xE0
 
 
 class _Gunzip:
@@ -775,19 +777,25 @@ class _Gunzip:
     def _start_member(self) -> bool:
         """Take the header of the next member; False at the end."""
         while self._member >= 0 and self._source.peek(1) == b"\0":
-            self._source.read(1)
+            ahead = self._source.peek(_CHUNK)
+            self._source.read(len(ahead) - len(ahead.lstrip(b"\0")))
         if not self._source.peek(1):
             return False
         self._member += 1
-        if self._source.peek(2) != _GZIP_MAGIC and self._member:
-            raise self._error("trailing-data", self._source.position, "magic", "not another gzip member")
-        flags = self._take(GZIP_HEADER)[3]
+        offset = self._source.position
+        if self._source.peek(2) != _GZIP_MAGIC:
+            raise self._error("trailing-data", offset, "magic", "not another gzip member")
+        _, method, flags, _, _, _ = self._take(GZIP_HEADER)
+        if method != 8:
+            raise self._error("bad-compression", offset + 2, "method", f"not deflate: {method}")
+        if flags & _GZIP_RESERVED:
+            raise self._error("bad-compression", offset + 3, "flags", f"reserved bits are set: 0x{flags:02x}")
         if flags & _FEXTRA:
             (size,) = _U16.unpack(self._take_bytes("extra", 2))
             self._take_bytes("extra", size)
         for flag, name in ((_FNAME, "name"), (_FCOMMENT, "comment")):
-            while flags & flag and self._take_bytes(name, 1) != b"\0":
-                pass
+            if flags & flag:
+                self._take_bytes(name, self._source.peek(_CHUNK).find(b"\0") + 1 or _CHUNK)
         if flags & _FHCRC:
             self._take_bytes("header_crc", 2)
         self._inflater = _zlib.decompressobj(-15)
@@ -855,7 +863,7 @@ class _Fields:
     def fault(self, rule: str, name: str, detail: str = "") -> FormatError:
         return self._reader._problems.fault(rule, self._base + self.at, self._where + name, detail)
 
-    def note(self, rule: str, at: int, name: str, detail: str = "") -> None:
+    def problem(self, rule: str, at: int, name: str, detail: str = "") -> None:
         self._reader._problems.add(rule, self._base + at, self._where + name, detail)
 
     def fixed(self, name: str, form: struct.Struct) -> Any:
@@ -879,16 +887,20 @@ class _Fields:
             raise self.fault("varint of more than 64 bytes", name) from None
         overlong = self._data[self.at - 1] == 0 and self.at - start > 1
         if value >> 64:
-            self.note("varint of more than 64 bits", start, name)
+            self.problem("varint of more than 64 bits", start, name)
         elif self.at - start > 10:
-            self.note("varint of more than 10 bytes", start, name)
+            self.problem("varint of more than 10 bytes", start, name)
         elif overlong:
-            self.note("overlong varint", start, name)
+            self.problem("overlong varint", start, name)
         self.canonical = self.canonical and not overlong and value < 1 << 64
         return value
 
 
-FilePath = Union[str, "os.PathLike[str]"]
+class _PathLike(Protocol):
+    def __fspath__(self) -> str: ...
+
+
+FilePath = Union[str, _PathLike]
 ReadableFile = Union[FilePath, BinaryIO, IO[bytes], _Source]
 WritableFile = Union[FilePath, BinaryIO, IO[bytes]]
 
@@ -958,10 +970,6 @@ class _Sink:
             self.file.flush()
 
 
-H = TypeVar("H")
-R = TypeVar("R")
-
-
 class Document(Generic[H, R]):
     """A whole file as one object: what ``reader.read()`` gives and ``writer.write_document()`` takes.
 
@@ -993,7 +1001,7 @@ class Reader(Generic[H, R]):
 
     ``file`` is a path or a binary file, which need not be seekable.  ``strict`` refuses deviations,
     ``recover`` turns faults into problems, ``max_bytes`` bounds what compressed data may unpack to.
-    A header that cannot be read is the end also with ``recover``.
+    A header that cannot be read is the end also with ``recover``.  The records can be iterated over once.
     """
 
     format = ""
@@ -1011,7 +1019,7 @@ class Reader(Generic[H, R]):
         if strict and recover:
             raise ValueError("strict refuses what recover steps over: give one of them")
         self._problems = _Problems(self.format, self.rules, strict=strict, recover=recover)
-        self._ended = False
+        self._ended = self._torn = False
         self._error: Optional[FormatError] = None
         self._left = b""
         self._source = _source(file, max_bytes)
@@ -1050,7 +1058,8 @@ class Reader(Generic[H, R]):
         """The bytes after what could be read; raises ValueError before the last record has been read."""
         if not self._ended:
             raise ValueError("the tail stands after the last record")
-        self._left += self._source.rest()
+        if self._torn:
+            self._left += self._source.rest()
         return self._left
 
     def read(self) -> Document[H, R]:
@@ -1075,6 +1084,7 @@ class Reader(Generic[H, R]):
         if error is None or isinstance(error, TruncatedError):
             error = self._source.error or error
         self._ended = True
+        self._torn = error is not None
         self._left = left
         if error is not None:
             self._error = None if self._problems.recover else error
@@ -1143,9 +1153,6 @@ class Writer(Generic[H, R]):
         self.close()
 
 
-SelfType = TypeVar("SelfType")
-
-
 # ==== 5.1 mlyze: memory traces of Memlyze ==============================================================
 #
 # A header of 256 bytes, one JSON object (stacks, file names, function names, told by number), then events
@@ -1169,6 +1176,8 @@ MLYZE_EVENTS = {_ALLOC: "ALLOC", _FREE: "FREE", _GC: "GC", _MARKER: "MARKER"}
 
 # The longest event is an ALLOC of three varints of 64 bytes: type, delta, address, size, stack_id, thread_id.
 _MLYZE_MARGIN = 1 + 64 + 8 + 64 + 64 + 2
+_MLYZE_MARKER_IDS = 1 << 20  # above any function of a real program; the analyzer was tried with 128, 199 and 20000
+_UNUSUAL = -1  # a kind for the fast loop: read this event exactly
 _MLYZE_TABLES = ("stack_traces", "files", "functions")
 
 # What can be wrong, and how bad it is.  The faults of version and metadata are stepped over by ``recover``:
@@ -1251,20 +1260,10 @@ class Marker(NamedTuple):
 
 
 MlyzeRecord = Union[Alloc, Free, Gc, Marker]
+_MLYZE_KINDS: Dict[type, int] = {Alloc: _ALLOC, Free: _FREE, Gc: _GC, Marker: _MARKER}
+MlyzeStack = Iterable[Tuple[str, int, str]]  # (file name, line, function name) of each call, the outermost first
 MlyzeStacks = Mapping[int, Tuple[Frame, ...]]
 MlyzeNames = Mapping[int, str]
-
-
-def _mlyze_metadata(stacks: MlyzeStacks, files: MlyzeNames, functions: MlyzeNames) -> str:
-    """The metadata text as the real encoder writes it (mlyze 3)."""
-    traces = {str(key): [frame._asdict() for frame in frames] for key, frames in stacks.items()}
-    return json.dumps(
-        {
-            "stack_traces": traces,
-            "files": {str(key): name for key, name in files.items()},
-            "functions": {str(key): name for key, name in functions.items()},
-        }
-    )
 
 
 # ---- mlyze: explain
@@ -1282,7 +1281,7 @@ def _explain_mlyze(walk: _Walk) -> Iterator[None]:
     if header["version"] == MLYZE_VERSION_SWAPPED:
         raise walk.fault("written on a big-endian machine", 4, "version")
     if header["version"] != MLYZE_VERSION:
-        walk.annotate(walk.skip(walk.fault("unsupported version", 4, "version", str(header["version"]))), back=4)
+        walk.annotate(walk.skip(walk.fault("unsupported version", 4, "version", str(header["version"]))), "version")
     metadata = _explain_mlyze_metadata(walk, header["metadata_length"])
     stacks = metadata.get("stack_traces", {})
     functions = metadata.get("functions", {})
@@ -1334,7 +1333,7 @@ def _explain_mlyze_metadata(walk: _Walk, size: int) -> Dict[str, Any]:
         walk.take("metadata", size, "json")
         walk.revalue(piece.decode("utf-8", "surrogateescape"))
     if note:
-        walk.annotate(note, back=1 if size else 2)
+        walk.annotate(note, "metadata" if size else "metadata_length")
     return {key: value for key, value in metadata.items() if isinstance(value, dict)} if not note else {}
 
 
@@ -1483,7 +1482,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
                             delta += (top << 14) - 0x4000
                             after += 1
                             if not (high and 0 < top < 0x80):
-                                kind = _GC
+                                kind = _UNUSUAL
                     if kind == _ALLOC:
                         address, size, b, c, d, e, f, g = unpack_alloc(data, after)
                         if size > 0x7F:
@@ -1506,7 +1505,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
                             thread_id = d | e << 8
                             at = after + 13
                         else:
-                            kind = _GC
+                            kind = _UNUSUAL
                         if kind == _ALLOC:
                             if stack_id not in stacks:
                                 if not dangling:
@@ -1556,7 +1555,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
             stack_at = fields.at
             stack_id = fields.uvarint("stack_id")
             if stack_id not in self.stacks:
-                fields.note("no such stack in the metadata", stack_at, "stack_id")
+                fields.problem("no such stack in the metadata", stack_at, "stack_id")
             record = Alloc(time_us, address, size, stack_id, fields.fixed("thread_id", _U16))
         elif kind == _FREE:
             record = Free(time_us, fields.fixed("address", _U64))
@@ -1566,13 +1565,24 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
             name_at = fields.at
             record = Marker(time_us, fields.uvarint("name_id"))
             if record.name_id not in self.functions:
-                fields.note("no such name in the metadata", name_at, "name_id")
+                fields.problem("no such name in the metadata", name_at, "name_id")
         return record if fields.canonical else record._replace(raw=data[at : fields.at]), fields.at
 
 
 # ---- mlyze: Writer
 
-MlyzeStack = Iterable[Tuple[str, int, str]]  # (file name, line, function name) of each call, the outermost first
+
+def _mlyze_metadata(stacks: MlyzeStacks, files: MlyzeNames, functions: MlyzeNames) -> str:
+    """The metadata text as the real encoder writes it (mlyze 3)."""
+    traces = {str(key): [frame._asdict() for frame in frames] for key, frames in stacks.items()}
+    return json.dumps(
+        {
+            "stack_traces": traces,
+            "files": {str(key): name for key, name in files.items()},
+            "functions": {str(key): name for key, name in functions.items()},
+        }
+    )
+
 
 # A varint v is written with its event: below 2^14 as the u16 v + (v & 0x3F80) + 0x80, below 2^21 as that and a byte.
 _MLYZE_ALLOC_PACKS = tuple(
@@ -1597,6 +1607,9 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
     - ``metadata_room`` bytes are left in the file, which must be seekable, and filled in by ``flush`` and
       ``close``: a writer that dies leaves a readable file behind;
     - else events are kept in ``spool``, a scratch binary file (by default memory), and written by ``close``.
+
+    ``analyzer_markers`` numbers marker names from 2^20 on instead of with the functions: ``memlyze analyze`` does
+    not read these numbers (erratum 3), and stays in step only where they take several bytes.
     """
 
     format = "mlyze"
@@ -1612,6 +1625,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         metadata_room: Optional[int] = None,
         spool: Optional[IO[bytes]] = None,
         clamp_time: bool = False,
+        analyzer_markers: bool = False,
     ) -> None:
         given = (stacks, files, functions) != (None, None, None)
         if given + (metadata_room is not None) + (spool is not None) > 1:
@@ -1624,6 +1638,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         super().__init__(file, seek=metadata_room is not None)
         self._clock = start_us
         self._clamp_time = clamp_time
+        self._marker_ids: Optional[Dict[str, int]] = {} if analyzer_markers else None
         self._fixed = given
         self._room = metadata_room
         self._used = len(text)
@@ -1657,7 +1672,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         record = Marker(time_us, name if isinstance(name, int) else 0)
         if not isinstance(name, int):
             self._event(record, self._clock)
-            record = record._replace(name_id=self.function_id(name))
+            record = record._replace(name_id=self.marker_id(name))
         self.write(record)
 
     def stack_id(self, stack: MlyzeStack) -> int:
@@ -1687,12 +1702,23 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
             known = self._function_ids[name] = self._add(self._functions, name, json.dumps(name))
         return known
 
-    def _add(self, table: Dict[int, Any], value: object, text: str) -> int:
+    def marker_id(self, name: str) -> int:
+        """The number of a marker name: that of the function so called, unless ``analyzer_markers`` are asked for."""
+        if self._marker_ids is None:
+            return self.function_id(name)
+        known = self._marker_ids.get(name)
+        if known is None:
+            number = _MLYZE_MARKER_IDS + len(self._marker_ids)
+            known = self._marker_ids[name] = self._add(self._functions, name, json.dumps(name), number)
+        return known
+
+    def _add(self, table: Dict[int, Any], value: object, text: str, number: Optional[int] = None) -> int:
         if not isinstance(value, (str, tuple)):
             raise TypeError(f"a name is text, not {value!r}")
         if self._fixed:
             raise ValueError(f"not in the metadata, which has been written: {value!r}")
-        number = len(table)
+        if number is None:
+            number = len(table) - len(self._marker_ids or ()) * (table is self._functions)
         used = self._used + len(f'"{number}": {text}') + (2 if table else 0)
         if self._room is not None and used > self._room:
             raise ValueError(f"metadata_room of {self._room} bytes is full: {value!r}")
@@ -1856,9 +1882,6 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         start_us = _unsigned("start_us", start_us, 64)
         length = _unsigned("metadata_length", length, 32)
         self._sink.write(MLYZE_HEADER.little.pack(MLYZE_MAGIC, version, start_us, length, reserved) + metadata)
-
-
-_MLYZE_KINDS: Dict[type, int] = {Alloc: _ALLOC, Free: _FREE, Gc: _GC, Marker: _MARKER}
 
 
 # ---- mlyze: semantics
@@ -2314,6 +2337,14 @@ def _known(format: Optional[str], source: _Source) -> Format:
 
 
 @overload
+def open(file: ReadableFile, mode: Literal["r"], format: Literal["mlyze"], **options: Any) -> MlyzeReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["mlyze"], **options: Any) -> MlyzeWriter: ...
+
+
+@overload
 def open(
     file: ReadableFile, mode: Literal["r"] = "r", format: Optional[str] = None, **options: Any
 ) -> Reader[Any, Any]: ...
@@ -2421,7 +2452,8 @@ def decode(reader: Reader[Any, Any], *, lines: bool = False) -> Iterator[str]:
     """The JSON document of all that a reader reads, as pieces of ASCII text, a record a line.
 
     ``lines``: JSON Lines instead: first the document without records, then each record, then problems and
-    tail.  Either way memory stays constant, but for a tail.
+    tail.  Either way memory stays constant, but for a tail.  A table that is None before the records, and is
+    known after them, goes to the end.
     """
     tables = {name: value for name, value in reader.tables.items() if value is not None}
     start = json.dumps(
@@ -2501,7 +2533,7 @@ class _JsonDocument:
             self.where = f"records[{done}]"
             if lines and self._ended:
                 raise _bad_json(self.where, "stands after the end of the document", offset=offset)
-            if lines and isinstance(item, dict) and "tail" in item:
+            if lines and "record" not in item and "tail" in item:
                 self._take_end(item)
                 continue
             name = item.pop("record", None) if isinstance(item, dict) else None
@@ -2509,6 +2541,8 @@ class _JsonDocument:
                 raise _bad_json(self.where, f"not a record of {self.format.name}", offset=offset)
             yield _from_json(kinds[name], item, self.where, offset)
             done += 1
+        if not self._ended:
+            raise _bad_json("tail", "the document has no end: a last line with its tail", "truncated", self.offset)
 
     def _take_end(self, end: Dict[str, Any]) -> None:
         self._take_tables(end)
@@ -2536,7 +2570,7 @@ def _json_lines(lines: Iterable[bytes], offset: int) -> Iterator[Tuple[int, Any]
 
 
 def _bad_json(where: str, reason: str, code: str = "bad-value", offset: int = 0) -> FormatError:
-    return FormatError("json", code, offset, where, reason)
+    return _error("json", code, offset, where, reason)
 
 
 def _json_object(text: bytes, offset: int) -> Dict[str, Any]:
@@ -2697,6 +2731,7 @@ def _mlyze_upstream_label(metadata: Any, stack_id: int) -> str:
 
 # ==== 9. Statistics: what info and stats print ========================================================
 
+_Options = Any  # an argparse.Namespace; argparse is imported by the command line alone
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN = str.maketrans(_BARS + "├└─", "_.:-=+*#|`-")  # for terminals that lack them
 
@@ -2798,7 +2833,7 @@ def _mlyze_info(reader: MlyzeReader) -> Iterator[Tuple[str, str]]:
     )
 
 
-def _mlyze_stats(reader: MlyzeReader, options: argparse.Namespace) -> Iterator[str]:
+def _mlyze_stats(reader: MlyzeReader, options: _Options) -> Iterator[str]:
     """What ``stats`` prints of a trace."""
     found = mlyze_analysis(reader, min_age_us=options.min_age)
     counts = found.counts
@@ -2901,7 +2936,7 @@ def _mlyze_facts(found: MlyzeAnalysis, start_us: int) -> Iterator[Tuple[str, str
         yield "gc", f"{_many(found.gc['collections'], 'collection')}, {_many(found.gc['objects'], 'object')}{freed}"
 
 
-def _mlyze_stats_json(reader: MlyzeReader, options: argparse.Namespace) -> Any:
+def _mlyze_stats_json(reader: MlyzeReader, options: _Options) -> Any:
     return mlyze_analysis(reader, min_age_us=options.min_age)
 
 
@@ -2909,8 +2944,8 @@ class _View(NamedTuple):
     """What the command line can tell of one format."""
 
     info: Callable[[Any], Iterator[Tuple[str, str]]]
-    stats: Callable[[Any, argparse.Namespace], Iterator[str]]
-    stats_json: Callable[[Any, argparse.Namespace], Any]
+    stats: Callable[[Any, _Options], Iterator[str]]
+    stats_json: Callable[[Any, _Options], Any]
     upstream_stats: Callable[[_Source, str], Tuple[List[str], bool]]
     demo: Callable[[WritableFile], None]
 
@@ -3008,7 +3043,7 @@ def _input(name: str) -> _Source:
 class _Output:
     """Standard output, or a file that appears under its name only when it is complete."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: _Options) -> None:
         import os
         import sys
 
@@ -3091,9 +3126,7 @@ def _discard(file: IO[bytes], path: str) -> None:
     os.remove(path)
 
 
-def _reading(
-    options: argparse.Namespace, name: str, *, strict: bool = False, recover: bool = False
-) -> Reader[Any, Any]:
+def _reading(options: _Options, name: str, *, strict: bool = False, recover: bool = False) -> Reader[Any, Any]:
     """The Reader of a file of the command line."""
     source = _input(name)
     try:
@@ -3125,7 +3158,7 @@ def _problem_text(problem: Problem) -> str:
     return _printable(f"{problem.severity} {problem.code}: {place}{problem.message}{times}")
 
 
-def _each_file(options: argparse.Namespace, action: Callable[[str, _Output], bool]) -> int:
+def _each_file(options: _Options, action: Callable[[str, _Output], bool]) -> int:
     """Do something for each file named; one that cannot be read does not keep the others from their turn."""
     status = 0
     with _Output(options) as output:
@@ -3145,7 +3178,7 @@ def _each_file(options: argparse.Namespace, action: Callable[[str, _Output], boo
     return status
 
 
-def _run_info(options: argparse.Namespace) -> int:
+def _run_info(options: _Options) -> int:
     def info(name: str, output: _Output) -> bool:
         with _reading(options, name) as reader:
             facts = [*_VIEWS[reader.format].info(reader)]
@@ -3160,7 +3193,7 @@ def _run_info(options: argparse.Namespace) -> int:
     return _each_file(options, info)
 
 
-def _run_check(options: argparse.Namespace) -> int:
+def _run_check(options: _Options) -> int:
     def check(name: str, output: _Output) -> bool:
         records = 0
         try:
@@ -3186,7 +3219,7 @@ def _run_check(options: argparse.Namespace) -> int:
     return _each_file(options, check)
 
 
-def _run_decode(options: argparse.Namespace) -> int:
+def _run_decode(options: _Options) -> int:
     with _reading(options, options.file) as reader, _Output(options) as output:
         for piece in decode(reader, lines=options.lines):
             output.write(piece.encode("ascii"))
@@ -3196,7 +3229,7 @@ def _run_decode(options: argparse.Namespace) -> int:
     return 0
 
 
-def _run_encode(options: argparse.Namespace) -> int:
+def _run_encode(options: _Options) -> int:
     source = _input(options.file)
     with _Output(options) as output:
         if output.isatty():
@@ -3218,7 +3251,7 @@ def _lines(source: _Source) -> Iterator[bytes]:
     yield data
 
 
-def _run_explain(options: argparse.Namespace) -> int:
+def _run_explain(options: _Options) -> int:
     walk, spans = _explain(_input(options.file), options.format, recover=options.recover)
     found = False
 
@@ -3259,7 +3292,7 @@ def _matches(path: str, pattern: str) -> bool:
     return True
 
 
-def _run_stats(options: argparse.Namespace) -> int:
+def _run_stats(options: _Options) -> int:
     def stats(name: str, output: _Output) -> bool:
         if options.like_upstream:
             source = _input(name)
@@ -3288,7 +3321,7 @@ def _run_stats(options: argparse.Namespace) -> int:
     return _each_file(options, stats)
 
 
-def _run_demo(options: argparse.Namespace) -> int:
+def _run_demo(options: _Options) -> int:
     import os
     import sys
 
@@ -3343,7 +3376,7 @@ def _microseconds(text: str) -> int:
     return int(value)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Any:
     import argparse
 
     raw = argparse.RawDescriptionHelpFormatter
@@ -3358,9 +3391,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"memformats {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int], help: str, example: str
-    ) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[_Options], int], help: str, example: str) -> Any:
         made = commands.add_parser(
             name, help=help, formatter_class=raw, description=help, epilog=f"example:\n  memformats {example}"
         )
@@ -3369,7 +3400,7 @@ def _parser() -> argparse.ArgumentParser:
         made.add_argument("-f", "--force", action="store_true", help="overwrite the file given by -o")
         return made
 
-    def reading(made: argparse.ArgumentParser, *, several: bool = False) -> argparse.ArgumentParser:
+    def reading(made: Any, *, several: bool = False) -> Any:
         if several:
             made.add_argument("files", nargs="+", metavar="FILE", help="the files to read; - is standard input")
         else:
@@ -3443,6 +3474,4 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 if __name__ == "__main__":
-    import sys
-
-    sys.exit(main())
+    raise SystemExit(main())
