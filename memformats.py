@@ -380,7 +380,8 @@ class _Walk:
         if value is None:
             self.problem(missing)
         else:
-            self.annotate(json.dumps(value[-72:] if isinstance(value, (str, list)) else value)[-72:])
+            end = value[-72:] if isinstance(value, str) else value[-1:] if isinstance(value, list) else value
+            self.annotate(json.dumps(end)[-72:])
 
     def take(self, name: str, size: int, type: str) -> bytes:
         """``size`` bytes as one field of that type, whose value is the bytes."""
@@ -491,19 +492,24 @@ def _comment(span: Span) -> str:
 def hex_to_bytes(text: str) -> bytes:
     r"""The bytes of the file that a hex text holds; comments and lines of a body are passed over.
 
-    Raises ValueError where a line's offset is not the number of bytes before it.
+    Empty lines and lines that start with ``#`` are passed over too.  Raises ValueError for any other line that is
+    not of this form, or whose offset is not the number of bytes before it.
 
     >>> hex_to_bytes("00000000: 4d 54  # magic\n00000002: 52 43\n")
     b'MTRC'
     """
     data = bytearray()
     for number, line in enumerate(text.splitlines(), 1):
-        head, colon, rest = line.partition(":")
-        if not colon or len(head) < 8 or not all(c in "0123456789abcdef" for c in head):
-            continue
-        if int(head, 16) != len(data):
-            raise ValueError(f"line {number}: offset {head}, but {len(data):08x} is next")
-        data += bytes.fromhex(rest.partition("#")[0])
+        if line.strip() and not line.startswith(("#", "| ")):
+            head, _, rest = line.partition(":")
+            try:
+                offset = int(head, 16)
+                piece = bytes.fromhex(rest.partition("#")[0])
+            except ValueError:
+                raise ValueError(f"line {number}: not an offset, a colon and pairs of digits") from None
+            if offset != len(data):
+                raise ValueError(f"line {number}: offset {head}, but {len(data):08x} is next")
+            data += piece
     return bytes(data)
 
 
@@ -639,7 +645,7 @@ class _Source:
     the bytes; ``error`` holds it, so that all that stands before it can be read first.
     """
 
-    def __init__(self, file: IO[bytes], *, owned: bool, name: str = "") -> None:
+    def __init__(self, file: BinaryReadable, *, owned: bool, name: str = "") -> None:
         self.position = 0
         self.name = name
         self.error: Optional[FormatError] = None
@@ -657,9 +663,13 @@ class _Source:
     def _more(self) -> bytes:
         if self.error is None:
             try:
-                return self._file.read(_CHUNK)
+                data: Optional[bytes] = self._file.read(_CHUNK)
             except FormatError as error:
                 self.error = error
+                return b""
+            if data is None:
+                raise BlockingIOError("the file has no bytes yet; one that waits for them is needed")
+            return bytes(data)
         return b""
 
     def peek(self, size: int) -> bytes:
@@ -700,7 +710,7 @@ class _Source:
 
     def close(self) -> None:
         if self._owned:
-            self._file.close()
+            cast("IO[bytes]", self._file).close()
 
 
 # The gzip module is built on zlib and holds it; the raw decompressor tells where a member ends and what follows it.
@@ -900,9 +910,25 @@ class _PathLike(Protocol):
     def __fspath__(self) -> str: ...
 
 
+class BinaryReadable(Protocol):
+    """A binary file to read: ``read(size)`` is all it needs."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most ``size`` bytes, none only at the end."""
+        ...
+
+
+class BinaryWritable(Protocol):
+    """A binary file to write: ``write(data)`` is all it needs, ``seek`` and ``tell`` where bytes are patched."""
+
+    def write(self, data: bytes, /) -> Any:
+        """Take all of ``data``, or tell how much was taken."""
+        ...
+
+
 FilePath = Union[str, _PathLike]
-ReadableFile = Union[FilePath, BinaryIO, IO[bytes], _Source]
-WritableFile = Union[FilePath, BinaryIO, IO[bytes]]
+ReadableFile = Union[FilePath, BinaryReadable]
+WritableFile = Union[FilePath, BinaryWritable]
 
 DEFAULT_MAX_BYTES = 8 << 30
 
@@ -911,7 +937,7 @@ def _is_path(file: object) -> bool:
     return isinstance(file, str) or hasattr(file, "__fspath__")
 
 
-def _source(file: ReadableFile, max_bytes: int) -> _Source:
+def _source(file: Union[ReadableFile, _Source], max_bytes: int) -> _Source:
     """A source over a path or a binary file; what is gzip as a whole is unpacked on the way."""
     if isinstance(file, _Source):
         return file
@@ -920,8 +946,8 @@ def _source(file: ReadableFile, max_bytes: int) -> _Source:
     else:
         if not hasattr(file, "read"):
             raise TypeError(f"not a path or a binary file: {file!r}")
-        stream = cast("IO[bytes]", file)
-        if not isinstance(stream.read(0), bytes):
+        stream = cast("BinaryReadable", file)
+        if isinstance(stream.read(0), str):
             raise TypeError("the file is open in text mode; open it with mode 'rb'")
         source = _Source(stream, owned=False)
     return _unzipped(source, max_bytes)
@@ -930,7 +956,7 @@ def _source(file: ReadableFile, max_bytes: int) -> _Source:
 def _unzipped(source: _Source, max_bytes: int) -> _Source:
     if source.peek(3) != _GZIP_MAGIC + b"\x08":
         return source
-    return _Source(cast("IO[bytes]", _Gunzip(source, max_bytes)), owned=True, name=source.name)
+    return _Source(_Gunzip(source, max_bytes), owned=True, name=source.name)
 
 
 class _Sink:
@@ -994,6 +1020,9 @@ class Document(Generic[H, R]):
         self.records = records
         self.problems = problems
         self.tail = tail
+
+    def __repr__(self) -> str:
+        return f"<Document of {self.format}: {self.header}, {len(self.records)} records, {len(self.problems)} problems>"
 
 
 class Reader(Generic[H, R]):
@@ -1119,14 +1148,14 @@ class Writer(Generic[H, R]):
         """Write a whole document, to the same bytes as the file that it was read from."""
         if document.format != self.format:
             raise ValueError(f"a document of {document.format} is not written as {self.format}")
-        self.begin(document.header, document.tables)
+        self._begin(document.header, document.tables)
         self.write_all(document.records)
-        self.end(document.tables, document.tail)
+        self._end(document.tables, document.tail)
 
-    def begin(self, header: H, tables: Mapping[str, Any]) -> None:
+    def _begin(self, header: H, tables: Mapping[str, Any]) -> None:
         """Start with the header and tables of a document; before anything else is written."""
 
-    def end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
         """Write what stands after the last record of a document, its tail last; the tables are now complete."""
         self._sink.write(tail)
 
@@ -1839,7 +1868,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
             return start + objects + encode_varint(_unsigned("bytes", record.bytes, 64))
         return start + encode_varint(_unsigned("name_id", record.name_id, 64))
 
-    def begin(self, header: MlyzeHeader, tables: Mapping[str, Any]) -> None:
+    def _begin(self, header: MlyzeHeader, tables: Mapping[str, Any]) -> None:
         """Start with the header and tables of a document: ``stacks``, ``files``, ``functions``, ``metadata``."""
         if self._closed or self._spool is None or self._spool.file.tell() != self._spool_origin:
             raise ValueError("a document is the first thing written, and brings its own metadata")
@@ -2472,22 +2501,24 @@ def decode(reader: Reader[Any, Any], *, lines: bool = False) -> Iterator[str]:
     yield end if lines else "\n], " + end[1:]
 
 
-def encode(text: Iterable[bytes], file: WritableFile) -> None:
+def encode(text: Iterable[Union[str, bytes]], file: WritableFile) -> None:
     """Write the binary file of a JSON document as ``decode`` gives it, whole or as JSON Lines.
 
-    ``text`` yields lines, as an open binary file does; JSON Lines are taken one at a time.  ``problems`` are
-    not looked at.  Raises FormatError (format ``json``) for what is no such document.
+    ``text`` yields lines, as an open file or ``decode`` does; JSON Lines are taken one at a time.  ``problems`` are
+    not looked at.  Raises FormatError (format ``json``) for what is no such document; ``file`` is then incomplete.
     """
-    document = _JsonDocument(text)
+    if isinstance(text, (str, bytes)):
+        raise TypeError("text is not one string, but lines: an open file or a list")
+    document = _JsonDocument(line.encode() if isinstance(line, str) else line for line in text)
     with document.format.writer(file) as writer:
         try:
-            writer.begin(document.header, document.tables)
+            writer._begin(document.header, document.tables)
             writer.write_all(document.records())
         except FormatError:
             raise
         except (ValueError, TypeError) as error:
             raise _bad_json(document.where, str(error), offset=document.offset) from None
-        writer.end(document.tables, document.tail)
+        writer._end(document.tables, document.tail)
 
 
 class _JsonDocument:
@@ -2778,8 +2809,9 @@ def _many(number: int, noun: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """Text of a file for a terminal: what is not printable is escaped."""
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    """Text of a file for a terminal: what is not printable is escaped; of very long text the start."""
+    shown = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text[:1000])
+    return shown if len(text) <= 1000 else shown + "..."
 
 
 def _facts(facts: Iterable[Tuple[str, str]]) -> Iterator[str]:
@@ -2788,14 +2820,17 @@ def _facts(facts: Iterable[Tuple[str, str]]) -> Iterator[str]:
         yield f"  {name:<12}{text}"
 
 
-def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], top: int) -> Iterator[str]:
-    """A table of at most ``top`` rows; the last column is text, the others are numbers."""
+def _table(
+    title: str, head: Sequence[str], rows: Sequence[R], cells: Callable[[R], Sequence[str]], top: int
+) -> Iterator[str]:
+    """A table of the first ``top`` rows; the last column is text, the others are numbers."""
     if rows:
         yield ""
         yield title + (f" (the first {top:,} of {len(rows):,})" if len(rows) > top else "")
-        widths = [max(len(row[column]) for row in (head, *rows[:top])) for column in range(len(head) - 1)]
-        for row in (head, *rows[:top]):
-            yield "  " + "".join(f"{cell:>{width}}  " for cell, width in zip(row, widths)) + row[-1]
+        lines = [head, *map(cells, rows[:top])]
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        for *numbers, text in lines:
+            yield "  " + "".join(f"{cell:>{width}}  " for cell, width in zip(numbers, widths)) + text
 
 
 def _mlyze_info(reader: MlyzeReader) -> Iterator[Tuple[str, str]]:
@@ -2845,64 +2880,52 @@ def _mlyze_stats(reader: MlyzeReader, options: _Options) -> Iterator[str]:
     yield from _table(
         "Left at the end, by stack",
         ("bytes", "blocks", "oldest at", "where"),
-        [
-            (
-                f"{leak.bytes:,}",
-                f"{leak.blocks:,}",
-                "+" + _duration(leak.oldest_us - start_us),
-                _where(reader, leak.stack_id),
-            )
-            for leak in found.leaks
-        ],
+        found.leaks,
+        lambda leak: (
+            f"{leak.bytes:,}",
+            f"{leak.blocks:,}",
+            f"+{_duration(leak.oldest_us - start_us)}",
+            _printable(mlyze_stack_label(reader, leak.stack_id)),
+        ),
         options.top,
     )
     yield from _table(
         "Allocated, by stack" if found.addressed else "Grown, by stack",
         ("bytes", "times", "at the peak", "where"),
-        [
-            (
-                f"{use.bytes:,}",
-                f"{use.allocs:,}",
-                f"{use.peak_bytes:,}" if found.addressed else "?",
-                _where(reader, use.stack_id),
-            )
-            for use in found.by_stack
-        ],
+        found.by_stack,
+        lambda use: (
+            f"{use.bytes:,}",
+            f"{use.allocs:,}",
+            f"{use.peak_bytes:,}" if found.addressed else "?",
+            _printable(mlyze_stack_label(reader, use.stack_id)),
+        ),
         options.top,
     )
     yield from _table(
         "Allocated, by function",
         ("own bytes", "with callees", "function"),
-        [
-            (f"{use.self_bytes:,}", f"{use.total_bytes:,}", _printable(f"{use.function} ({use.file})".strip()))
-            for use in found.by_function
-        ],
+        found.by_function,
+        lambda use: (f"{use.self_bytes:,}", f"{use.total_bytes:,}", _printable(f"{use.function} ({use.file})".strip())),
         options.top,
     )
-    threads = sorted(found.threads.items(), key=lambda item: -item[1]["bytes"])
     yield from _table(
         "Allocated, by thread",
         ("bytes", "times", "thread"),
-        [(f"{use['bytes']:,}", f"{use['allocs']:,}", str(thread_id)) for thread_id, use in threads],
+        sorted(found.threads.items(), key=lambda item: -item[1]["bytes"]),
+        lambda item: (f"{item[1]['bytes']:,}", f"{item[1]['allocs']:,}", str(item[0])),
         options.top,
     )
     yield from _table(
         "Markers",
         ("at", "live bytes", "name"),
-        [
-            (
-                "+" + _duration(time_us - start_us),
-                f"{mark.live_bytes:,}" if found.addressed else "?",
-                f"func_{mark.name_id}" if mark.name is None else _printable(mark.name),
-            )
-            for mark, time_us in zip(found.markers, found.tracer_marker_times_us or [m.time_us for m in found.markers])
-        ],
+        [*zip(found.markers, found.tracer_marker_times_us or [mark.time_us for mark in found.markers])],
+        lambda item: (
+            f"+{_duration(item[1] - start_us)}",
+            f"{item[0].live_bytes:,}" if found.addressed else "?",
+            f"func_{item[0].name_id}" if item[0].name is None else _printable(item[0].name),
+        ),
         options.top,
     )
-
-
-def _where(reader: MlyzeReader, stack_id: int) -> str:
-    return _printable(mlyze_stack_label(reader, stack_id))
 
 
 def _mlyze_facts(found: MlyzeAnalysis, start_us: int) -> Iterator[Tuple[str, str]]:
