@@ -473,20 +473,22 @@ def hex_lines(data: bytes, spans: Iterable[Span], body: bytes = b"") -> Iterator
 def _comment(span: Span) -> str:
     """The comment of a hex line: path, type, value, note; in ASCII."""
     value = span.value
+    shown = None if value is None else str(value)
     if isinstance(value, bytes):
         if value.isascii() and value.decode("ascii").isprintable():
-            value = value.decode("ascii")
+            shown = _quoted_start(value.decode("ascii"))
         else:
-            value = None if span.size > 16 else value.hex()
-    if isinstance(value, str) and span.type != "unread":
-        value = json.dumps(value) if len(value) <= 72 else json.dumps(value[:72]) + "..."
+            shown = None if span.size > 16 else value.hex()
+    elif isinstance(value, str) and span.type != "unread":
+        shown = _quoted_start(value)
     size = f"[{span.size}]" if span.type in ("bytes", "json", "utf-8", "unread") else ""
     note = "".join(c if c.isascii() and c.isprintable() else json.dumps(c)[1:-1] for c in span.note)
-    return (
-        f"{span.path} {span.type}{size}".lstrip()
-        + (f" = {value}" if value is not None else "")
-        + (f" ({note})" if note else "")
-    )
+    parts = (f"{span.path} {span.type}{size}".lstrip(), f" = {shown}" if shown else "", f" ({note})" if note else "")
+    return "".join(parts)
+
+
+def _quoted_start(text: str) -> str:
+    return json.dumps(text) if len(text) <= 72 else json.dumps(text[:72]) + "..."
 
 
 def hex_to_bytes(text: str) -> bytes:
@@ -571,7 +573,7 @@ def _json_integer(digits: str) -> int:
 def _decimal(text: str) -> Optional[int]:
     """The number that a text is the usual decimal form of, without sign and leading zeros; else None."""
     usual = text.isascii() and text.isdigit() and len(text) <= _DIGITS and (text[0] != "0" or text == "0")
-    return int(text) if usual else None
+    return int(text) if usual and int(text) < 1 << 7 * _VARINT_LIMIT else None
 
 
 def _parse_json(text: str) -> Any:
@@ -1673,9 +1675,9 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         self._used = len(text)
         self._spool: Optional[_Sink] = None
         if given:
-            self._write_start(text.encode())
+            self._write_start(self._header, text.encode())
         elif metadata_room is not None:
-            self._write_start(text.encode().ljust(metadata_room))
+            self._write_start(self._header, text.encode().ljust(metadata_room))
         else:
             self._spool = _Sink(spool or io.BytesIO())
             self._spool_origin = self._spool.file.tell()
@@ -1756,9 +1758,13 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         return number
 
     def _set_tables(self, stacks: MlyzeStacks, files: MlyzeNames, functions: MlyzeNames) -> None:
-        self._stacks = {_unsigned("stack number", key, 448): tuple(frames) for key, frames in stacks.items()}
-        self._files = {_unsigned("file number", key, 448): name for key, name in files.items()}
-        self._functions = {_unsigned("function number", key, 448): name for key, name in functions.items()}
+        self._stacks = {
+            _unsigned("stack number", key, 7 * _VARINT_LIMIT): tuple(frames) for key, frames in stacks.items()
+        }
+        self._files = {_unsigned("file number", key, 7 * _VARINT_LIMIT): name for key, name in files.items()}
+        self._functions = {
+            _unsigned("function number", key, 7 * _VARINT_LIMIT): name for key, name in functions.items()
+        }
         if not all(type(frame) is Frame for frames in self._stacks.values() for frame in frames):
             raise TypeError("a stack is a tuple of Frames")
         if not all(isinstance(name, str) for table in (files, functions) for name in table.values()):
@@ -1874,10 +1880,8 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
             raise ValueError("a document is the first thing written, and brings its own metadata")
         self._set_tables(tables.get("stacks", {}), tables.get("files", {}), tables.get("functions", {}))
         text = tables.get("metadata")
-        if text is None:
-            text = _mlyze_metadata(self._stacks, self._files, self._functions)
-        self._header = header
-        self._write_start(text.encode("utf-8", "surrogateescape"))
+        metadata = self._metadata() if text is None else text.encode("utf-8", "surrogateescape")
+        self._write_start(header, metadata)
         self._clock = header.start_us
         self._fixed = True
         self._spool = None
@@ -1893,7 +1897,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
 
     def _finish(self) -> None:
         if self._spool is not None:
-            self._write_start(self._metadata())
+            self._write_start(self._header, self._metadata())
             spool = self._spool.file
             spool.seek(self._spool_origin)
             for piece in iter(lambda: spool.read(_CHUNK), b""):
@@ -1901,13 +1905,13 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         else:
             self.flush()
 
-    def _write_start(self, metadata: bytes) -> None:
+    def _write_start(self, header: MlyzeHeader, metadata: bytes) -> None:
         """Header and metadata.  Without metadata the header keeps its own claim, as a file cut there has it."""
-        _, start_us, length, reserved = self._header
+        version, start_us, length, reserved = header
         length = len(metadata) or length
         if len(reserved) != 236:
             raise ValueError(f"reserved is not of 236 bytes: {len(reserved)}")
-        version = _unsigned("version", self._header.version, 32)
+        version = _unsigned("version", version, 32)
         start_us = _unsigned("start_us", start_us, 64)
         length = _unsigned("metadata_length", length, 32)
         self._sink.write(MLYZE_HEADER.little.pack(MLYZE_MAGIC, version, start_us, length, reserved) + metadata)
@@ -2538,7 +2542,7 @@ class _JsonDocument:
         if whole:
             head = _json_object(first + b"".join(lines), 0)
         name = head.pop("format", None)
-        if type(name) is not str or name not in FORMATS or head.pop("schema", None) != _SCHEMA:
+        if type(name) is not str or name not in FORMATS or _from_json(int, head.pop("schema", 0), "schema") != _SCHEMA:
             raise _bad_json("format", f"not a document of schema {_SCHEMA} and one of the formats {', '.join(FORMATS)}")
         self.format = FORMATS[name]
         self.where = "header"
@@ -3254,11 +3258,13 @@ def _run_decode(options: _Options) -> int:
 
 def _run_encode(options: _Options) -> int:
     source = _input(options.file)
-    with _Output(options) as output:
-        if output.isatty():
-            raise _UsageError("will not write a binary file to a terminal; give -o FILE")
-        encode(_lines(source), cast("BinaryIO", output))
-    source.close()
+    try:
+        with _Output(options) as output:
+            if output.isatty():
+                raise _UsageError("will not write a binary file to a terminal; give -o FILE")
+            encode(_lines(source), output)
+    finally:
+        source.close()
     return 0
 
 
