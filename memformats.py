@@ -54,7 +54,6 @@ import struct
 from typing import (
     IO,
     Any,
-    BinaryIO,
     Callable,
     Dict,
     Generic,
