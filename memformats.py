@@ -82,6 +82,8 @@ __version__ = "0.1.0"
 __all__ = [
     "FORMATS",
     "Alloc",
+    "BinaryReadable",
+    "BinaryWritable",
     "Document",
     "Field",
     "Format",
@@ -743,6 +745,7 @@ class _Gunzip:
         self._left = max_bytes
         self._member = -1
         self._inflater: Any = None
+        self._data_offset = 0
         self._crc = self._size = 0  # of what the member has given so far
         self._data = b""  # compressed bytes that the inflater has not taken yet
         self._fault: Optional[FormatError] = None
@@ -759,7 +762,7 @@ class _Gunzip:
             self._size += len(output)
             self._left -= len(output)
             if self._left < 0:
-                raise self._error("limit", self._source.position, "data", "unpacks to more than max_bytes")
+                raise self._error("limit", self._data_offset, "data", "unpacks to more than max_bytes")
             if self._inflater.eof:
                 self._source.back(self._inflater.unused_data)
                 self._inflater = None
@@ -778,11 +781,11 @@ class _Gunzip:
             output: bytes = self._inflater.decompress(data, size)
         except _zlib.error as error:
             reason = str(error).rpartition(": ")[2]
-            self._fault = self._error("bad-compression", self._source.position - len(data), "data", reason)
+            self._fault = self._error("bad-compression", self._data_offset, "data", reason)
             return _inflate_up_to_fault(before, data, size)
-        self._data = self._inflater.unconsumed_tail
+        self._data = b"" if self._inflater.eof else self._inflater.unconsumed_tail
         if not data and not output and not self._inflater.eof:
-            self._fault = self._error("truncated", self._source.position, "data", "the file ends inside this field")
+            self._fault = self._error("truncated", self._data_offset, "data", "the file ends inside this field")
         return output
 
     def _start_member(self) -> bool:
@@ -809,6 +812,7 @@ class _Gunzip:
                 self._take_bytes(name, self._source.peek(_CHUNK).find(b"\0") + 1 or _CHUNK)
         if flags & _FHCRC:
             self._take_bytes("header_crc", 2)
+        self._data_offset = self._source.position
         self._inflater = _zlib.decompressobj(-15)
         self._crc = self._size = 0
         return True
@@ -854,6 +858,11 @@ def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
             size //= 2
         else:
             inflater, data = trial, trial.unconsumed_tail
+    try:
+        for at in range(len(data)):
+            pieces.append(inflater.decompress(data[at : at + 1]))
+    except _zlib.error:
+        pass  # the fault itself, which the caller has seen
     return b"".join(pieces)
 
 
@@ -1037,6 +1046,8 @@ class Reader(Generic[H, R]):
     format = ""
     rules: Rules = _COMMON_RULES
     header: H
+    _table_names: Tuple[str, ...] = ()
+    _read_records: Callable[[], Iterator[R]]  # yields the records in file order
 
     def __init__(
         self,
@@ -1066,10 +1077,6 @@ class Reader(Generic[H, R]):
     def _read_start(self) -> None:
         """Read what stands before the records; sets ``header``."""
 
-    def _read_records(self) -> Iterator[R]:
-        """Yield the records in file order."""
-        return iter(())
-
     def __iter__(self) -> Iterator[R]:
         return self._iterator
 
@@ -1081,7 +1088,7 @@ class Reader(Generic[H, R]):
     @property
     def tables(self) -> Dict[str, Any]:
         """What the records refer to, by name, as it goes into a document."""
-        return {}
+        return {name: getattr(self, name) for name in self._table_names}
 
     @property
     def tail(self) -> bytes:
@@ -1163,6 +1170,11 @@ class Writer(Generic[H, R]):
     def flush(self) -> None:
         """Hand what has been written to the operating system, so that it can be read if the writer dies."""
         self._sink.file.flush()
+
+    def _abandon(self) -> None:
+        """Close without completing the file."""
+        self._closed = True
+        self._sink.close()
 
     def close(self) -> None:
         """Complete the file; closes it, if the writer opened it."""
@@ -1381,6 +1393,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
 
     format = "mlyze"
     rules = MLYZE_RULES
+    _table_names = ("stacks", "files", "functions")
 
     def _read_start(self) -> None:
         data = self._source.read(MLYZE_HEADER.size)
@@ -1470,12 +1483,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
     def tables(self) -> Dict[str, Any]:
         """``stacks``, ``files``, ``functions``, and ``metadata``: their text, or None where it is the usual one."""
         usual = _mlyze_metadata(self.stacks, self.files, self.functions) == self.metadata
-        return {
-            "stacks": self.stacks,
-            "files": self.files,
-            "functions": self.functions,
-            "metadata": None if usual else self.metadata,
-        }
+        return {**super().tables, "metadata": None if usual else self.metadata}
 
     def _read_records(self) -> Iterator[MlyzeRecord]:
         # ALLOC and FREE with short numbers are read here, everything else by _read_event, which takes five times
@@ -2163,7 +2171,7 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
             gc[0] += 1
             gc[1] += record.objects
             gc[2] += record.bytes
-        elif type(record) is Marker:
+        else:
             name = reader.functions.get(record.name_id)
             markers.append(MlyzeMark(index, time_us, record.name_id, name, live_bytes))
         if tracer is not None:
@@ -2513,9 +2521,14 @@ def encode(text: Iterable[Union[str, bytes]], file: WritableFile) -> None:
     if isinstance(text, (str, bytes)):
         raise TypeError("text is not one string, but lines: an open file or a list")
     document = _JsonDocument(line.encode() if isinstance(line, str) else line for line in text)
-    with document.format.writer(file) as writer:
+    writer = document.format.writer(file)
+    try:
+        writer._begin(document.header, document.tables)
+    except (ValueError, TypeError) as error:
+        writer._abandon()
+        raise _bad_json(document.where, str(error)) from None
+    with writer:
         try:
-            writer._begin(document.header, document.tables)
             writer.write_all(document.records())
         except FormatError:
             raise
@@ -2912,7 +2925,7 @@ def _mlyze_stats(reader: MlyzeReader, options: _Options) -> Iterator[str]:
         options.top,
     )
     yield from _table(
-        "Allocated, by thread",
+        "Allocated, by thread" if found.addressed else "Grown, by thread",
         ("bytes", "times", "thread"),
         sorted(found.threads.items(), key=lambda item: -item[1]["bytes"]),
         lambda item: (f"{item[1]['bytes']:,}", f"{item[1]['allocs']:,}", str(item[0])),
@@ -2933,6 +2946,8 @@ def _mlyze_stats(reader: MlyzeReader, options: _Options) -> Iterator[str]:
 
 def _mlyze_facts(found: MlyzeAnalysis, start_us: int) -> Iterator[Tuple[str, str]]:
     counts = found.counts
+    unaddressed = found.unaddressed
+    grown = f"{unaddressed['allocs']:,} ALLOC of {_size(unaddressed['bytes'])}"
     if found.addressed:
         yield "live bytes", _sparkline(found.timeline.live_bytes)
         yield "", f"the most in each {_duration(found.timeline.bucket_us)}"
@@ -2940,23 +2955,21 @@ def _mlyze_facts(found: MlyzeAnalysis, start_us: int) -> Iterator[Tuple[str, str
         if peak["time_us"] is not None:
             place = f"{_many(peak['blocks'] or 0, 'block')} at +{_duration(peak['time_us'] - start_us)}"
             yield "peak", f"{_size(peak['bytes'] or 0)} in {place}, event {peak['event_index']}"
-    else:
-        yield "live bytes", "not known, nor peak, frees and leaks: no event has an address"
-    yield (
-        "allocated",
-        f"{_size(found.total_allocated_bytes)} in {_many(counts['alloc'], 'block')}"
-        + (f", {found.temporary_allocs:,} of them freed by the very next operation" if found.temporary_allocs else ""),
-    )
-    if found.addressed:
+        short = (
+            f", {found.temporary_allocs:,} of them freed by the very next operation" if found.temporary_allocs else ""
+        )
+        yield "allocated", f"{_size(found.total_allocated_bytes)} in {_many(counts['alloc'], 'block')}{short}"
         yield "freed", f"{_size(found.freed_bytes)} in {_many(found.matched_frees, 'block')}"
         yield "left", f"{_size(found.live_at_end['bytes'])} in {_many(found.live_at_end['blocks'], 'block')}"
+        if any(unaddressed.values()):
+            yield "no address", f"{grown}, {unaddressed['frees']:,} FREE"
+    else:
+        yield "live bytes", "not known, nor peak, frees and leaks: no event has an address"
+        yield "grown", f"{grown}; {unaddressed['frees']:,} FREE, whose sizes the file does not tell"
     if found.replaced_blocks:
         yield "replaced", f"{_many(found.replaced_blocks, 'block')} of {_size(found.replaced_bytes)}, never freed"
     if found.unmatched_frees:
         yield "unmatched", f"{_many(found.unmatched_frees, 'FREE')} of what was not live"
-    if any(found.unaddressed.values()):
-        grown, shrunk = found.unaddressed["allocs"], found.unaddressed["frees"]
-        yield "no address", f"{grown:,} ALLOC of {_size(found.unaddressed['bytes'])}, {shrunk:,} FREE"
     if found.gc["collections"]:
         freed = f", {_size(found.gc['bytes'])}" if found.gc["bytes"] else ""
         yield "gc", f"{_many(found.gc['collections'], 'collection')}, {_many(found.gc['objects'], 'object')}{freed}"
@@ -3384,24 +3397,35 @@ def _holds(path: str, data: bytes) -> bool:
 def _offset(text: str) -> Tuple[str, int]:
     """``0x21e``, ``542`` or ``body:0x21e``, of the command line."""
     space, _, offset = text.rpartition(":")
-    if space not in ("", "file", "body"):
-        raise ValueError(space)
-    return space or "file", int(offset, 0)
+    try:
+        return {"": "file", "file": "file", "body": "body"}[space], int(offset, 0)
+    except (KeyError, ValueError):
+        raise _misuse(f"not an offset: {text!r}; try 317, 0x13d or body:0x21e") from None
 
 
 def _rows(text: str) -> int:
     """A number of rows, of the command line."""
-    if int(text) < 1:
-        raise ValueError(text)
-    return int(text)
+    number = _decimal(text)
+    if not number:
+        raise _misuse(f"not a number of rows: {text!r}")
+    return number
 
 
 def _microseconds(text: str) -> int:
     """A time span in seconds, of the command line."""
-    value = float(text) * 1_000_000
-    if not 0 <= value < 1e18:
-        raise ValueError(text)
-    return int(value)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e12:
+        raise _misuse(f"not a number of seconds: {text!r}")
+    return int(value * 1_000_000)
+
+
+def _misuse(text: str) -> Exception:
+    import argparse
+
+    return argparse.ArgumentTypeError(text)
 
 
 def _parser() -> Any:
