@@ -47,11 +47,12 @@ class Peer(NamedTuple):
 class Bench(NamedTuple):
     """What is measured for one format.
 
-    ``make`` gives a file of so many records, ``settle`` gives a peer's records what depends on the header,
-    ``naive_write(file, header, records)`` writes in the plainest way, ``analyse`` is the work behind ``stats``.
+    ``make`` gives a file of so many records, ``writer`` takes header and tables, ``settle`` gives the records of
+    a peer what hangs on the header, ``naive_write`` is the plainest way, ``analyse`` the work behind ``stats``.
     """
 
     make: Callable[[int], bytes]
+    writer: Callable[[IO[bytes], Any, Dict[str, Any]], memformats.Writer[Any, Any]]
     peers: Tuple[Peer, ...]
     settle: Callable[[Items, Any], Items]
     naive_write: Callable[..., None]
@@ -65,8 +66,7 @@ class Sample:
         self.format = format
         self.bench = BENCHES[format]
         self.data = self.bench.make(count)
-        reader = self.reader()
-        self.header, self.tables = reader.header, reader.tables
+        self.header, self.tables = self.reader().header, self.reader().tables
         self.writer(start := io.BytesIO()).close()
         self.body = self.data[len(start.getvalue()) :]  # from the first record on
 
@@ -81,15 +81,12 @@ class Sample:
 
     def writer(self, file: Optional[IO[bytes]] = None) -> memformats.Writer[Any, Any]:
         """An open writer, before its first record."""
-        writer = memformats.FORMATS[self.format].writer(file or io.BytesIO())
-        writer.begin(self.header, self.tables)
-        return writer
+        return self.bench.writer(file or io.BytesIO(), self.header, self.tables)
 
     def json_records(self) -> List[Dict[str, Any]]:
         """The records as ``decode`` prints them, from a document that has been checked to hold all of the file."""
         text = "".join(memformats.decode(self.reader()))
-        file = io.BytesIO()
-        memformats.encode(io.BytesIO(text.encode()), file)
+        memformats.encode(io.BytesIO(text.encode()), file := io.BytesIO())
         if file.getvalue() != self.data:
             raise SystemExit(f"{self.format}: decode and encode give another file")
         return cast("List[Dict[str, Any]]", json.loads(text)["records"])
@@ -144,6 +141,12 @@ def make_mlyze(count: int) -> bytes:
     with memformats.MlyzeWriter(file, start_us=start_us, stacks=stacks, files=files, functions=functions) as writer:
         writer.write_all(records())
     return file.getvalue()
+
+
+def open_mlyze(file: IO[bytes], header: MlyzeHeader, tables: Dict[str, Any]) -> memformats.MlyzeWriter:
+    """A writer that has its metadata."""
+    tables = {name: tables[name] for name in ("stacks", "files", "functions")}
+    return memformats.MlyzeWriter(file, start_us=header.start_us, **tables)
 
 
 def naive_mlyze() -> Read:
@@ -271,6 +274,7 @@ def naive_write_mlyze(file: IO[bytes], header: MlyzeHeader, records: Items) -> N
 BENCHES: Dict[str, Bench] = {
     "mlyze": Bench(
         make_mlyze,
+        open_mlyze,
         (
             Peer("the document's reading algorithm", naive_mlyze),
             Peer("construct, compiled", lambda: construct_mlyze(compiled=True), from_construct),
@@ -387,12 +391,11 @@ def results(format: str, *, quick: bool) -> Dict[str, Any]:
     return {
         "format": format,
         "records": some,
-        "bytes": len(sample.body),
+        "size": len(sample.body) / some,
         "turns": turns,
         "reading": measure(list(readers(sample)), repeat(some), turns),
         "writing": measure(list(writers(sample)), repeat(some), turns),
         "growth": measure([Way(f"{size:,}", Sample(format, size).reader, exhaust) for size in sizes], sizes, turns),
-        "many": many,
         "peak": memory(Sample(format, many)),
     }
 
@@ -414,14 +417,13 @@ def text(report: Dict[str, Any], *, markdown: bool) -> Iterator[str]:
     if report["import_ms"] is not None:
         yield f"importing memformats takes {report['import_ms']:.1f} ms, its five imports aside"
     for found in report["formats"]:
-        size = found["bytes"] / found["records"]
-        yield f"\n{found['format']}: {found['records']:,} records of {size:.1f} bytes, {found['turns']} turns"
+        yield f"\n{found['format']}: {found['records']:,} records of {found['size']:.1f} bytes, {found['turns']} turns"
         yield from table("reading", found["reading"], markdown=markdown)
         yield from table("writing", found["writing"], markdown=markdown)
         yield from table("memformats reader, records in the file", found["growth"], markdown=markdown)
         if found["peak"] is not None:
             peak = f"{found['peak'] >> 10:,} KiB (goal: under 1,024)"
-            yield f"\nstreaming {found['many']:,} records takes {peak} beside the tables"
+            yield f"\nstreaming {found['growth'][-1]['name']} records takes {peak} beside the tables"
 
 
 def main() -> None:
@@ -437,8 +439,7 @@ def main() -> None:
         "import_ms": import_ms(5 if options.quick else 21),
         "formats": [results(name, quick=options.quick) for name in options.format or BENCHES],
     }
-    for line in text(report, markdown=options.markdown):
-        print(line)
+    print("\n".join(text(report, markdown=options.markdown)))
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump(report, file, indent=1)

@@ -859,8 +859,7 @@ def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
         else:
             inflater, data = trial, trial.unconsumed_tail
     try:
-        for at in range(len(data)):
-            pieces.append(inflater.decompress(data[at : at + 1]))
+        pieces.extend(inflater.decompress(data[at : at + 1]) for at in range(len(data)))
     except _zlib.error:
         pass  # the fault itself, which the caller has seen
     return b"".join(pieces)
@@ -2172,8 +2171,8 @@ def mlyze_analysis(reader: MlyzeReader, *, min_age_us: int = 0) -> MlyzeAnalysis
             gc[1] += record.objects
             gc[2] += record.bytes
         else:
-            name = reader.functions.get(record.name_id)
-            markers.append(MlyzeMark(index, time_us, record.name_id, name, live_bytes))
+            name_id = cast("Marker", record).name_id
+            markers.append(MlyzeMark(index, time_us, name_id, reader.functions.get(name_id), live_bytes))
         if tracer is not None:
             tracer_end_us = max(tracer_end_us, _settle(tracer.feed(record), tracer_marks))
     timeline.advance(time_us, high, live_bytes)
