@@ -3067,7 +3067,7 @@ def _input(name: str) -> _Source:
         if size >= _LARGE and sys.stderr.isatty():
             file = _Progress(file, size)
         source = _unzipped(_Source(file, owned=True, name=name), DEFAULT_MAX_BYTES)
-    lines = source.peek(_PREFIX).splitlines()
+    lines = source.peek(_PREFIX).splitlines() if source.peek(1) in b"0#\r\n" else []
     if next((line for line in lines if line.strip() and not line.startswith(b"#")), b"").startswith(b"00000000: "):
         text = source.rest().decode("ascii", "replace")
         source.close()
