@@ -653,6 +653,7 @@ class _Source:
         self.name = name
         self.error: Optional[FormatError] = None
         self._file = file
+        self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)  # of a pipe, what there is
         self._owned = owned
         self._ahead = b""
 
@@ -666,7 +667,7 @@ class _Source:
     def _more(self) -> bytes:
         if self.error is None:
             try:
-                data: Optional[bytes] = self._file.read(_CHUNK)
+                data: Optional[bytes] = self._read(_CHUNK)
             except FormatError as error:
                 self.error = error
                 return b""
