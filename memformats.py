@@ -3128,6 +3128,8 @@ class _Output:
         return self._file.isatty()
 
     def _failed(self, error: OSError) -> _UsageError:
+        if self._path is None:
+            _drop_stdout()
         return _UsageError(f"{self._path or 'standard output'}: {error.strerror}")
 
     def __enter__(self: SelfType) -> SelfType:
@@ -3494,9 +3496,16 @@ def _parser() -> Any:
     return parser
 
 
+def _drop_stdout() -> None:
+    """What the buffer still holds would be written, and fail, once more when Python ends: send it nowhere."""
+    import os
+    import sys
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command line; returns the exit code: 0 fine, 1 bad data, 2 usage or I/O."""
-    import os
     import sys
 
     try:
@@ -3508,8 +3517,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer would be written, and fail, once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         return 0
     except FormatError as error:
         _complain(f"{getattr(options, 'file', '')}: {error}")
