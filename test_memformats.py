@@ -12,12 +12,14 @@ repository, on machines that have them), files built here byte by byte, and numb
 5.  module          what the one file promises: imports, names, layout
 6.  documents       JSON in and out
 7.  command line    as a user drives it
-8.  formats         what only one format has.   8.1 mlyze
+8.  README          its examples do what they show
+9.  formats         what only one format has.   9.1 mlyze
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import copy
 import errno
 import functools
@@ -30,9 +32,11 @@ import os
 import pickle
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import time
 import typing
 import zlib
 from pathlib import Path
@@ -1116,8 +1120,9 @@ def test_help() -> None:
     assert cli("--version").text == f"memformats {mf.__version__}\n"
 
 
-USAGE = "unknown|info|explain a b|check --format x f|explain --at body f|explain --at tail:1 f|stats --top x f"
-USAGE += "|stats --top -1 f|stats --top 0 f|stats --min-age nan f|stats --min-age inf f|stats --min-age -1 f"
+USAGE = "unknown|info|explain a b|check --format x f|explain --at body f|explain --at tail:1 f"
+USAGE += "|stats --top x f|stats --top -1 f|stats --top 0 f"
+USAGE += "|stats --min-age nan f|stats --min-age inf f|stats --min-age -1 f|stats --min-age x f"
 
 
 @pytest.mark.parametrize("arguments", ["", *USAGE.split("|")])
@@ -1201,14 +1206,19 @@ def test_full_disk_leaves_nothing(command: str, sample: Path, tmp_path: Path) ->
 
 def test_killed_leaves_nothing_by_the_name(tmp_path: Path) -> None:
     out = tmp_path / "out"
+    name = next(iter(mf.FORMATS))
+    unended = decoded(BIG[name](0), name, lines=True).encode()[:-1]
     command = [sys.executable, str(MODULE), "encode", "-", "-o", str(out)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
-        process.stdin.write(b'{"format": ')
+        process.stdin.write(unended)
         process.stdin.flush()
-        while not os.listdir(tmp_path):
-            assert process.poll() is None
+        until = time.monotonic() + 30
+        while not os.listdir(tmp_path) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert process.poll() is None
         process.kill()
+    assert len(os.listdir(tmp_path)) == 1  # what it had so far, under another name
     assert not out.exists()
 
 
@@ -1465,8 +1475,60 @@ def test_check_command(name: str, tmp_path: Path) -> None:
                 assert f"offset 0x{vector.about['error']['offset']:x}" in run.text
 
 
-# ==== 8. Formats ======================================================================================
-# ==== 8.1 mlyze =======================================================================================
+# ==== 8. README ========================================================================================
+
+
+def readme_blocks() -> Iterator[Tuple[str, str]]:
+    """The README's ``python`` and ``console`` blocks, in order."""
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        if language in ("python", "console"):
+            yield language, block
+
+
+def same_but_for_dots(wanted: str, found: str) -> bool:
+    """Whether two texts are the same, where a line ``...`` stands for any lines."""
+    lines = [r"(?:.*\n)*?" if line == "..." else re.escape(line) + r"\n" for line in wanted.splitlines()]
+    return re.fullmatch("".join(lines), found) is not None
+
+
+def check_python(block: str, names: Dict[str, Any]) -> None:
+    """Run a block; what it prints is in its lines that start with ``# -> ``."""
+    wanted = "".join(line + "\n" for line in re.findall(r"^# -> (.*)$", block, re.MULTILINE))
+    found = io.StringIO()
+    with contextlib.redirect_stdout(found):
+        exec(compile(block, "README.md", "exec"), names)
+    assert same_but_for_dots(wanted, found.getvalue()), found.getvalue()
+
+
+def check_console(block: str) -> None:
+    """Run the commands of a block, each after ``$ ``; what it prints follows, errors too."""
+    for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", block, re.MULTILINE):
+        python, *arguments = shlex.split(command)
+        assert python == "python3", command
+        done = subprocess.run(
+            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+        )
+        found = done.stdout.decode().replace("\r\n", "\n")
+        assert same_but_for_dots(wanted, found), f"{command}\n{found}"
+
+
+def test_readme_examples_do_what_they_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(MODULE, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
+    names: Dict[str, Any] = {}
+    blocks = list(readme_blocks())
+    assert {language for language, _ in blocks} == {"python", "console"}
+    for language, block in blocks:
+        if language == "python":
+            check_python(block, names)
+        else:
+            check_console(block)
+
+
+# ==== 9. Formats ======================================================================================
+# ==== 9.1 mlyze =======================================================================================
 #
 # Files are built here byte by byte from the format text, with an encoder of their own.
 
@@ -2662,9 +2724,11 @@ def test_mlyze_stats_of_stock_files(sample: Path) -> None:
     assert "Grown, by stack" in text
     assert re.search(r"\+26 us +\? +func_3$", text, flags=re.MULTILINE)
     assert "steps of a stock tracer several times over" in cli("info", sample).text
-    sample.write_bytes(trace(*[alloc(n, 0, n) for n in (10, 5000, 3_000_000)], b"\1" + varint(1 << 65) + bytes(8)))
+    sample.write_bytes(
+        trace(*[alloc(n, 0, n) for n in (10, 5000, 2_621_440 - 5010)], b"\1" + varint(1 << 65) + bytes(8))
+    )
     text = cli("stats", sample).text
-    assert "2.8 MiB in 3 blocks" in text
+    assert "3 ALLOC of 2.5 MiB; 1 FREE" in text
     assert "problem     deviation bad-varint" in text
 
 
