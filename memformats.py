@@ -7,6 +7,8 @@ format  written by          extension        magic       reads    writes   reade
 ======  ==================  ===============  ==========  =======  =======  ===========  ===========
 mlyze   Memlyze, a tracer   .mlyze           ``MTRC``    1        1        MlyzeReader  MlyzeWriter
         of Python memory
+clog    CNanoLog, a logger  .clog            ``ONAN``    1.0      1.0      ClogReader   ClogWriter
+        for C                                ``NANO``
 ======  ==================  ===============  ==========  =======  =======  ===========  ===========
 
 Reading, from a path or a binary file, gzipped or not, one record at a time::
@@ -37,7 +39,7 @@ Where to find what (search for the banner ``# ==== N``):
 3.  facts                   Field, Layout, Span; how ``explain`` walks; its text (``.hex``)
 4.  primitives              varint, JSON, time; source and sink; what all readers and writers share
 5.  formats                 a section each, always in this order: constants and layouts, records,
-                            explain, Reader, Writer, semantics.   5.1 mlyze
+                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog
 6.  registry                FORMATS, detect, open, explain
 7.  JSON documents          decode, encode
 8.  exports                 each original tool's own output
@@ -56,6 +58,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    FrozenSet,
     Generic,
     Iterable,
     Iterator,
@@ -84,6 +87,14 @@ __all__ = [
     "Alloc",
     "BinaryReadable",
     "BinaryWritable",
+    "ClogAnalysis",
+    "ClogArg",
+    "ClogHeader",
+    "ClogRate",
+    "ClogReader",
+    "ClogSiteUse",
+    "ClogText",
+    "ClogWriter",
     "Document",
     "Field",
     "Format",
@@ -92,6 +103,9 @@ __all__ = [
     "Free",
     "Gc",
     "Layout",
+    "LogEntry",
+    "LogLevel",
+    "LogSite",
     "Marker",
     "MlyzeAnalysis",
     "MlyzeFunctionUse",
@@ -109,6 +123,7 @@ __all__ = [
     "TruncatedError",
     "UnsupportedError",
     "Writer",
+    "clog_analysis",
     "decode",
     "decode_varint",
     "detect",
@@ -296,6 +311,10 @@ class Layout:
         self.big = struct.Struct(">" + codes)
         self.size = self.little.size
 
+    def form(self, byte_order: str) -> struct.Struct:
+        """The Struct in a byte order, ``"little"`` or ``"big"``."""
+        return self.little if byte_order == "little" else self.big
+
     def cut(self, have: int) -> Tuple[int, str, str]:
         """Of a structure cut after ``have`` bytes: the offset and name of the cut field, and how much there is."""
         start = 0
@@ -335,6 +354,7 @@ class _Walk:
         self.rules = rules
         self.data = data
         self.recover = recover
+        self.order = "<"  # of all numbers
         self.space = "file"
         self.offset = 0
         self.error: Optional[FormatError] = None  # what ended the walk
@@ -371,9 +391,9 @@ class _Walk:
         span = self._spans[places[-1]]
         self._spans[places[-1]] = span._replace(note=f"{span.note}; {note}" if span.note else note)
 
-    def problem(self, rule: str) -> None:
-        """A deviation or note, in the note of the last span."""
-        self.annotate(f"{self.rules[rule][0]}: {rule}")
+    def problem(self, rule: str, name: Optional[str] = None) -> None:
+        """A deviation or note, in the note of the last span, or of the last one of that name."""
+        self.annotate(f"{self.rules[rule][0]}: {rule}", name)
 
     def lookup(self, key: int, table: Mapping[str, object], missing: str) -> None:
         """Note of the last span, a number, what it stands for in a table of JSON; of much the end."""
@@ -395,13 +415,13 @@ class _Walk:
     def fixed(self, name: str, code: str, note: str = "") -> Any:
         """A number or bytes by its ``struct`` code."""
         piece = self.take(name, struct.calcsize("<" + code), _CODE_TYPES.get(code, "bytes"))
-        (value,) = struct.unpack("<" + code, piece)
+        (value,) = struct.unpack(self.order + code, piece)
         self.revalue(value, note)
         return value
 
-    def layout(self, layout: Layout) -> Dict[str, Any]:
+    def layout(self, layout: Layout, prefix: str = "") -> Dict[str, Any]:
         """Every field of a Layout; returns the values by name."""
-        return {field.name: self.fixed(*field) for field in layout.fields}
+        return {name: self.fixed(prefix + name, code, note) for name, code, note in layout.fields}
 
     def uvarint(self, name: str, note: str = "") -> int:
         """An unsigned LEB128 number: seven bits a byte, the lowest first, the top bit set on all but the last."""
@@ -526,6 +546,8 @@ _U16 = struct.Struct("<H")
 _U64 = struct.Struct("<Q")
 _VARINT_LIMIT = 64  # bytes; the longest that any of the formats' real programs was seen to write is 29
 _DIGITS = 135  # of the largest number that such a varint holds
+_U64_MAX = (1 << 64) - 1
+_INFINITY = float("inf")
 _CHUNK = 65536
 
 
@@ -589,13 +611,13 @@ def _parse_json(text: str) -> Any:
         raise json.JSONDecodeError(str(error), text, 0) from None
 
 
-def _utc(time_us: int) -> str:
-    """Microseconds since 1970 as ISO 8601 text in UTC.
+def _calendar(seconds: int) -> str:
+    """Seconds since 1970 as date and time of day.
 
-    >>> _utc(1764979200250000)
-    '2025-12-06T00:00:00.250000Z'
+    >>> _calendar(1764979200)
+    '2025-12-06 00:00:00'
     """
-    days, us = divmod(time_us, 86_400_000_000)
+    days, seconds = divmod(seconds, 86_400)
     # Count from 0000-03-01, so that the leap day is the last of a year of 365.2425 days.
     era, day = divmod(days + 719_468, 146_097)
     year = (day - day // 1460 + day // 36_524 - day // 146_096) // 365
@@ -603,9 +625,18 @@ def _utc(time_us: int) -> str:
     month = (5 * day + 2) // 153
     date = day - (153 * month + 2) // 5 + 1
     year += 400 * era + (month > 9)
-    seconds, us = divmod(us, 1_000_000)
-    clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{us:06d}"
-    return f"{year:04d}-{month + 3 - 12 * (month > 9):02d}-{date:02d}T{clock}Z"
+    clock = f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+    return f"{year:04d}-{month + 3 - 12 * (month > 9):02d}-{date:02d} {clock}"
+
+
+def _utc(time_us: int) -> str:
+    """Microseconds since 1970 as ISO 8601 text in UTC.
+
+    >>> _utc(1764979200250000)
+    '2025-12-06T00:00:00.250000Z'
+    """
+    seconds, us = divmod(time_us, 1_000_000)
+    return f"{_calendar(seconds)}.{us:06d}Z".replace(" ", "T")
 
 
 def _unsigned(name: str, value: int, bits: int) -> int:
@@ -618,27 +649,39 @@ def _unsigned(name: str, value: int, bits: int) -> int:
 
 
 class _Buckets:
-    """The largest value per bucket of time: 32 to 64 buckets, which double in width as time goes on.
+    """A value per bucket of time: 32 to 64 buckets, which double in width as time goes on.
 
-    ``end`` is where the open bucket ends, the last of ``values``; a value holds until the next change.
+    Of a level, which holds until it changes, the largest: ``advance`` closes the open bucket, the last of
+    ``values``, which ends at ``end``.  Of things that happen, with ``combine=sum``, how many: ``happen``.
     """
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, combine: Callable[[List[int]], int] = max) -> None:
         self.start = start
         self.width = 1
         self.values = [0]
         self.end = start + 1
+        self._combine = combine
 
     def advance(self, time: int, high: int, level: int) -> int:
         """Close the open bucket with its largest value, and all before ``time`` with the level held since."""
         self.values[-1] = max(self.values[-1], high)
+        index = self._reach(time, level)
+        self.end = self.start + (index + 1) * self.width
+        return self.end
+
+    def happen(self, time: int) -> None:
+        """Count one at ``time``, in any order; what is before the start counts there."""
+        index = self._reach(max(time, self.start), 0)
+        self.values[index] += 1
+
+    def _reach(self, time: int, level: int) -> int:
+        """The bucket of a time, which is made, and all before it, if there are not as many yet."""
         while time >= self.start + 64 * self.width:
-            self.values = [max(self.values[i : i + 2]) for i in range(0, len(self.values), 2)]
+            self.values = [self._combine(self.values[i : i + 2]) for i in range(0, len(self.values), 2)]
             self.width *= 2
         index = (time - self.start) // self.width
         self.values += [level] * (index + 1 - len(self.values))
-        self.end = self.start + (index + 1) * self.width
-        return self.end
+        return index
 
 
 class _Source:
@@ -688,6 +731,21 @@ class _Source:
             have += len(piece)
         self._ahead = b"".join(pieces)
         return self._ahead[:size]
+
+    def look(self, offset: int, size: int = 1 << 62) -> bytes:
+        """The bytes at an offset further on, without taking any: what cannot seek is kept in memory for that."""
+        start = offset - self.position
+        seekable = getattr(self._file, "seekable", bool)()
+        if not seekable:
+            self.peek(1 << 62)
+        if not seekable or start + size <= len(self._ahead):
+            return self._ahead[start : start + size]
+        file = cast("IO[bytes]", self._file)
+        place = file.tell()
+        file.seek(min(place - len(self._ahead) + start, file.seek(0, 2)))
+        data = _Source(file, owned=False).read(size)
+        file.seek(place)
+        return data
 
     def read(self, size: int) -> bytes:
         """The next ``size`` bytes, fewer only at the end; never allocates more than the file holds."""
@@ -1044,6 +1102,7 @@ class Reader(Generic[H, R]):
     """
 
     format = ""
+    family = ""  # of a format whose version does not tell its kinds: which one this file is of
     rules: Rules = _COMMON_RULES
     header: H
     _table_names: Tuple[str, ...] = ()
@@ -2296,6 +2355,2136 @@ def _mlyze_dangling(
     }
 
 
+# ==== 5.2 clog: binary logs of CNanoLog ===============================================================
+#
+# A header of 64 bytes, entries back to back, then (only in a file that was closed) a section of levels, if
+# there are any, and the dictionary of log sites, to the end of the file.  Every file says version 1.0, yet
+# there are seven families (clog 1.1), told apart by content; all integers are in the byte order of the machine
+# that wrote the file.  Format text: "clog".  An entry names its site, and only the site tells the types of its
+# arguments, so the dictionary is read first, but its faults come where it stands.
+
+CLOG_MAGIC = 0x4E414E4F
+CLOG_MAGIC_SWAPPED = 0x4F4E414E  # as the document's dump has it (erratum 1)
+CLOG_MARKER = 0x01020304
+CLOG_VERSION = 1
+CLOG_LEVEL_MAGIC = 0x4C564C53
+CLOG_SITE_MAGIC = 0x44494354
+CLOG_HEADER = Layout(
+    "header",
+    Field("magic", "I"),
+    Field("version_major", "H"),
+    Field("version_minor", "H"),
+    Field("timestamp_frequency", "Q", "ticks per second"),
+    Field("start_timestamp", "Q", "ticks"),
+    Field("start_time_sec", "q", "seconds since 1970, UTC"),
+    Field("start_time_nsec", "i", "nanoseconds"),
+    Field("endianness", "I"),
+    Field("dictionary_offset", "Q", "0 until the file is closed"),
+    Field("entry_count", "I", "0 until the file is closed"),
+    Field("flags", "I", "bit 0: entries have timestamps"),  # erratum 5
+    Field("reserved", "8s", "all zero"),
+)
+_CLOG_LENGTH = Field("data_length", "H", "bytes")
+CLOG_ENTRY = Layout("entry", Field("log_id", "I"), Field("timestamp", "Q", "ticks"), _CLOG_LENGTH)
+CLOG_ENTRY_UNTIMED = Layout("entry", Field("log_id", "I"), _CLOG_LENGTH)  # erratum 6
+CLOG_LEVELS = Layout(  # erratum 9
+    "level section",
+    Field("magic", "I"),
+    Field("num_levels", "I"),
+    Field("total_size", "I", "bytes, with this header"),
+    Field("reserved", "I"),
+)
+CLOG_LEVEL = Layout("level", Field("level", "B"), Field("name_length", "B", "bytes"), Field("padding", "2s"))
+CLOG_DICTIONARY = Layout(
+    "dictionary",
+    Field("magic", "I"),
+    Field("num_entries", "I"),
+    Field("total_size", "I", "bytes, with this header"),
+    Field("reserved", "I"),
+)
+
+
+def _clog_site_layout(max_args: int) -> Layout:
+    return Layout(
+        "site",
+        Field("log_id", "I"),
+        Field("log_level", "B"),
+        Field("num_args", "B"),
+        Field("filename_length", "H", "bytes"),
+        Field("format_length", "H", "bytes"),
+        Field("line_number", "I"),
+        Field("arg_types", f"{max_args}s"),
+    )
+
+
+CLOG_SITES = {
+    50: _clog_site_layout(50),
+    16: _clog_site_layout(16),
+}  # erratum 3; by the types that a record has room for
+
+CLOG_TYPES = ("NONE", "INT32", "INT64", "UINT32", "UINT64", "DOUBLE", "STRING", "POINTER", "CHAR")
+_CLOG_CODES = {"INT32": "i", "INT64": "q", "UINT32": "I", "UINT64": "Q", "DOUBLE": "d", "POINTER": "Q", "CHAR": "B"}
+_CLOG_BITS = {"INT32": 32, "INT64": 64, "UINT32": 32, "UINT64": 64, "POINTER": 64}
+_CLOG_PREFIX = {"little": "<", "big": ">"}
+CLOG_LEVEL_NAMES = {0: "INFO", 1: "WARN", 2: "ERROR", 3: "DEBUG"}  # erratum 4
+CLOG_PATTERN = "[%t] [%l] [%f:%L] %m"
+
+# What can be wrong, and how bad it is.  Of the faults, ``recover`` steps over the version; of all others the rest
+# of the file is the tail.  Garbage among the entries has a length like any other, so reading stays in step; it is
+# what a real writer leaves at shutdown, like raw entries among packed ones (clog 4.4, errata 17, 19).
+CLOG_RULES: Rules = {
+    **_COMMON_RULES,
+    "not a CNanoLog file": ("fault", "bad-magic"),
+    "neither byte order": ("fault", "bad-value"),
+    "unsupported version": ("fault", "unsupported-version"),  # erratum 10
+    "the dictionary begins inside this field": ("fault", "truncated"),
+    "dictionary_offset is inside the header": ("fault", "bad-reference"),
+    "the file ends before the dictionary": ("fault", "truncated"),
+    "the file was not closed": ("fault", "truncated"),  # clog 8
+    "no dictionary here": ("fault", "bad-magic"),
+    "arguments fit neither layout": ("deviation", "bad-size"),
+    "another number of entries": ("deviation", "bad-count"),
+    "the dictionary is at the end, not at dictionary_offset": ("deviation", "bad-reference"),  # erratum 7
+    "another size than total_size": ("deviation", "bad-size"),
+    "level name of more than 31 bytes": ("deviation", "bad-size"),
+    "log_id is not the number of the site": ("deviation", "bad-value"),
+    "more arguments than a record has room for": ("deviation", "bad-count"),
+    "bytes after the dictionary": ("deviation", "trailing-data"),
+    "magic in the other byte order": ("note", "bad-magic"),  # erratum 1
+    "byte-order marker is swapped": ("note", "bad-value"),  # erratum 8
+    "newer minor version": ("note", "unsupported-version"),  # erratum 10
+    "unknown flags": ("note", "bad-value"),
+    "not all zero": ("note", "bad-value"),
+    "argument of unknown type": ("note", "bad-value"),  # clog 5.2, families D and d
+    "no such site in the dictionary": ("note", "bad-reference"),  # erratum 17
+    "the sign of a large INT64 is lost": ("note", "lossy"),  # clog 4.3
+    "a big-endian writer drops low bytes when it packs": ("note", "lossy"),  # clog 7
+}
+
+
+class ClogHeader(NamedTuple):
+    """The first 64 bytes (clog 2.1): ticks per second, and the tick counter and the clock of the start.
+
+    ``byte_order`` is ``"little"`` or ``"big"``; ``magic`` and ``endianness`` are as that order reads them.
+    ``dictionary_offset`` and ``entry_count`` are 0 in a file that was not closed.
+    """
+
+    byte_order: str = "little"
+    magic: int = CLOG_MAGIC
+    version_major: int = CLOG_VERSION
+    version_minor: int = 0
+    timestamp_frequency: int = 0
+    start_timestamp: int = 0
+    start_time_sec: int = 0
+    start_time_nsec: int = 0
+    endianness: int = CLOG_MARKER
+    dictionary_offset: int = 0
+    entry_count: int = 0
+    flags: int = 0
+    reserved: bytes = bytes(8)
+
+    @property
+    def has_timestamps(self) -> bool:
+        """Whether entries tell the time: by the flag, or, in files from before it, by the frequency (clog 1.1)."""
+        return bool(self.flags & 1) or self.timestamp_frequency != 0
+
+
+ClogArg = Union[float, int, str]  # DOUBLE; integers, POINTER and CHAR (its byte); STRING
+
+
+class LogEntry(NamedTuple):
+    """A line of the log: the number of its site, its time in ticks (None: the file has no times), its arguments.
+
+    ``encoding`` is how the arguments are stored (clog 4): ``packed``; ``raw``, as the document has it and real
+    files after a shutdown; ``strings`` or ``none``, where both are the same bytes; ``undecodable``, where neither
+    fits; ``unknown``, where no site is known.  Of the last two ``data`` holds the argument bytes.  ``sign_lost``:
+    the file does not tell the sign of an INT64 of 2^56 or more, which is given as positive (clog 4.3).  ``raw``
+    holds the bytes of a packed entry of a big-endian file, whose numbers have lost their low bytes (clog 7).
+    """
+
+    log_id: int
+    timestamp: Optional[int]
+    args: Tuple[ClogArg, ...] = ()
+    encoding: str = "packed"
+    sign_lost: bool = False
+    data: bytes = b""
+    raw: Raw = b""
+
+
+class LogSite(NamedTuple):
+    """A place in the program that logs: what the number ``log_id`` of an entry stands for (clog 5.2).
+
+    ``arg_types`` are names of ``CLOG_TYPES``; a ``NONE`` among them, or ``TYPE_n``, is a type that is not known.
+    """
+
+    log_level: int
+    filename: str
+    line_number: int
+    format: str
+    arg_types: Tuple[str, ...] = ()
+
+
+class LogLevel(NamedTuple):
+    """A level that the program registered, 4 to 255, with its name of at most 31 bytes (clog 5.1)."""
+
+    level: int
+    name: str
+
+
+def _clog_types(num_args: int, codes: bytes) -> Tuple[str, ...]:
+    """The names of the first types; those for which the record has no room are not known."""
+    known = [CLOG_TYPES[code] if code < len(CLOG_TYPES) else f"TYPE_{code}" for code in codes[:num_args]]
+    return (*known, *("NONE",) * (num_args - len(known)))
+
+
+def _clog_byte_order(start: bytes) -> Optional[Literal["little", "big"]]:
+    """The byte order of a header (errata 1, 8): the marker's, unless magic and version both speak for the other."""
+    little = CLOG_HEADER.little.unpack(start)
+    big = CLOG_HEADER.big.unpack(start)
+    sure = CLOG_MAGIC, CLOG_VERSION
+    if little[7] == CLOG_MARKER:
+        return "big" if big[:2] == sure != little[:2] else "little"
+    if big[7] == CLOG_MARKER:
+        return "little" if little[:2] == sure != big[:2] else "big"
+    return None
+
+
+def _clog_max_args(data: bytes, at: int, prefix: str, number: int, total_size: int) -> int:
+    """50 or 16: how many types the dictionary's records at ``at`` have room for (clog 1.1).
+
+    The records end where total_size says; where neither kind does, more of them have the right number.
+    """
+    right = {}
+    for max_args, layout in CLOG_SITES.items():
+        form = struct.Struct(prefix + "I2xHH")
+        end = at
+        right[max_args] = 0
+        for log_id in range(number):
+            if end + layout.size > len(data):
+                break
+            found, filename_length, format_length = form.unpack_from(data, end)
+            end += layout.size + filename_length + format_length
+            right[max_args] += found == log_id
+        else:
+            if end - at + CLOG_DICTIONARY.size == total_size:
+                return max_args
+    return max(right, key=lambda max_args: right[max_args])
+
+
+def _clog_ends_with_dictionary(look: Callable[[int, int], bytes], at: int, prefix: str) -> bool:
+    """Whether a dictionary, with or without levels, stands at ``at`` and ends with the file (clog 8, erratum 7)."""
+    form = struct.Struct(prefix + "4I")
+    for magic in (CLOG_LEVEL_MAGIC, CLOG_SITE_MAGIC):
+        head = look(at, form.size).ljust(form.size, b"\0")
+        found, _, total_size, _ = form.unpack(head)
+        if found == magic and total_size >= form.size:
+            at += total_size
+        elif magic == CLOG_SITE_MAGIC:
+            return False
+    return len(look(at - 1, 2)) == 1
+
+
+# ---- clog: explain
+
+
+def _explain_clog(walk: _Walk) -> Iterator[None]:
+    """The format text (clog 2 to 5) line by line; each ``yield`` ends a structure."""
+    header = _explain_clog_header(walk)
+    yield
+    stop, look = header["dictionary_offset"], lambda at, size: walk.data[at : at + size]
+    timed = bool(header["flags"] & 1 or header["timestamp_frequency"])
+    layout = CLOG_ENTRY if timed else CLOG_ENTRY_UNTIMED
+    closed = stop > 0
+    if 0 < stop < CLOG_HEADER.size:
+        raise walk.fault("dictionary_offset is inside the header", 40, "dictionary_offset", str(stop))
+    if not closed:
+        stop = CLOG_HEADER.size
+        while stop < len(walk.data) and not _clog_ends_with_dictionary(look, stop, walk.order):
+            length = walk.data[stop + layout.size - 2 : stop + layout.size]
+            stop += layout.size + int.from_bytes(length, "little" if walk.order == "<" else "big")
+        stop = stop if stop < len(walk.data) else 0
+    sites: List[Tuple[str, ...]] = []
+    if stop:
+        ahead = _Walk(walk.format, walk.rules, walk.data[stop:], recover=walk.recover)
+        ahead.order = walk.order
+        try:
+            _explain_clog_dictionary(ahead, sites)
+        except FormatError:
+            pass
+    end = stop or len(walk.data)
+    raw = _explain_clog_starts_raw(walk, layout, sites, end)
+    number = 0
+    while walk.offset < min(end, len(walk.data)):
+        with walk.record("entries"):
+            raw = _explain_clog_entry(walk, layout, sites, end, raw=raw)
+        number += 1
+        yield
+    if not stop:
+        raise walk.fault("the file was not closed", walk.offset, "dictionary")
+    if not walk.more():
+        raise walk.fault("the file ends before the dictionary", walk.offset, "dictionary")
+    _explain_clog_dictionary(walk, [])
+    if not closed:
+        walk.problem("the dictionary is at the end, not at dictionary_offset")
+    if header["entry_count"] != number & 0xFFFFFFFF:
+        walk.problem("another number of entries")
+    if walk.more():
+        walk.take("trailing", len(walk.data) - walk.offset, "bytes")
+        walk.problem("bytes after the dictionary")
+
+
+def _explain_clog_header(walk: _Walk) -> Dict[str, Any]:
+    magics = [CLOG_MAGIC.to_bytes(4, order) for order in ("little", "big")]
+    if not any(magic.startswith(walk.data[:4]) for magic in magics):
+        raise walk.fault("not a CNanoLog file", 0, "magic")
+    order = _clog_byte_order(walk.data[:64]) if len(walk.data) >= CLOG_HEADER.size else "little"
+    walk.order = ">" if order == "big" else "<"
+    header = walk.layout(CLOG_HEADER)
+    if order is None:
+        raise walk.fault("neither byte order", 36, "endianness", walk.data[36:40].hex(" "))
+    if header["magic"] != CLOG_MAGIC:
+        walk.problem("magic in the other byte order", "magic")
+    if header["endianness"] != CLOG_MARKER:
+        walk.problem("byte-order marker is swapped", "endianness")
+    if header["version_major"] != CLOG_VERSION:
+        error = walk.fault("unsupported version", 4, "version_major", str(header["version_major"]))
+        walk.annotate(walk.skip(error), "version_major")
+    if header["version_minor"]:
+        walk.problem("newer minor version", "version_minor")
+    if header["flags"] & ~1:
+        walk.problem("unknown flags", "flags")
+    if any(header["reserved"]):
+        walk.problem("not all zero")
+    return header
+
+
+def _explain_clog_starts_raw(walk: _Walk, layout: Layout, sites: Sequence[Tuple[str, ...]], end: int) -> bool:
+    """Whether the first entry that fits one layout only, in the first 64 KiB, is raw (clog 4.5)."""
+    at = walk.offset
+    end = min(end, len(walk.data), at + _CHUNK)
+    while at + layout.size <= end:
+        log_id, *_, length = (layout.little if walk.order == "<" else layout.big).unpack_from(walk.data, at)
+        at += layout.size + length
+        if log_id < len(sites) and at <= end:
+            packed, raw = _explain_clog_fits(walk, sites[log_id], walk.data[at - length : at])
+            if packed != raw:
+                return raw
+    return False
+
+
+def _explain_clog_fits(walk: _Walk, types: Tuple[str, ...], data: bytes) -> Tuple[bool, bool]:
+    """Whether argument bytes fit the packed layout, and the raw one."""
+    fits = []
+    for explanation in (_explain_clog_packed, _explain_clog_raw):
+        trial = _Walk(walk.format, walk.rules, data, recover=False)
+        trial.order = walk.order
+        try:
+            explanation(trial, types)
+            fits.append(not trial.more())
+        except FormatError:
+            fits.append(False)
+    return fits[0], fits[1]
+
+
+def _explain_clog_entry(walk: _Walk, layout: Layout, sites: Sequence[Tuple[str, ...]], end: int, *, raw: bool) -> bool:
+    """One entry; returns whether those after it are raw where they fit both layouts."""
+    rule = "the dictionary begins inside this field" if end < len(walk.data) else "the file ends inside this field"
+    have = min(end, len(walk.data)) - walk.offset
+    if have < layout.size:
+        place, name, detail = layout.cut(have)
+        raise walk.fault(rule, walk.offset + place, name, detail)
+    entry = walk.layout(layout)
+    size = entry["data_length"]
+    have -= layout.size
+    if have < size:
+        raise walk.fault(rule, walk.offset, "data", f"{have} of {size} bytes")
+    if entry["log_id"] >= len(sites):
+        walk.annotate("unknown")
+        walk.problem("no such site in the dictionary", "log_id")
+    else:
+        types = sites[entry["log_id"]]
+        packed_fits, raw_fits = _explain_clog_fits(walk, types, walk.data[walk.offset : walk.offset + size])
+        if packed_fits or raw_fits:
+            raw = raw or not packed_fits
+            as_raw = raw_fits and raw
+            encoding = "raw" if as_raw else "packed"
+            walk.annotate(encoding if {*types} - {"STRING"} else "strings" if types else "none")
+            (_explain_clog_raw if as_raw else _explain_clog_packed)(walk, types)
+            return raw
+        unknown = any(type not in CLOG_TYPES[1:] for type in types)
+        walk.annotate("undecodable")
+        walk.problem("argument of unknown type" if unknown else "arguments fit neither layout")
+    if size:
+        walk.take("data", size, "bytes")
+    return raw
+
+
+def _explain_clog_raw(walk: _Walk, types: Tuple[str, ...]) -> None:
+    """Arguments as the document has them: in order, at full width (clog 4.1)."""
+    for place, type in enumerate(types):
+        if type == "STRING":
+            _explain_clog_string(walk, f"args[{place}]")
+        elif type in _CLOG_CODES:
+            walk.fixed(f"args[{place}]", _CLOG_CODES[type], type)
+        else:
+            raise walk.fault("argument of unknown type", walk.offset, f"args[{place}]", type)
+
+
+def _explain_clog_string(walk: _Walk, name: str) -> None:
+    size = walk.fixed(f"{name}.length", "I", "bytes")
+    if size:
+        walk.take(name, size, "utf-8")
+        walk.revalue(walk.data[walk.offset - size : walk.offset].decode("utf-8", "surrogateescape"))
+
+
+def _explain_clog_packed(walk: _Walk, types: Tuple[str, ...]) -> None:
+    """Arguments as all releases write them: a nibble for each number, the numbers, then the strings (clog 4.2)."""
+    numbers = [place for place, type in enumerate(types) if type != "STRING"]
+    nibbles: List[int] = []
+    for pair in range(0, len(numbers), 2):
+        byte = walk.fixed(f"nibbles[{pair // 2}]", "B")
+        nibbles += byte & 15, byte >> 4
+        told = [
+            f"args[{place}] {_explain_clog_nibble(walk, types[place], nibbles[pair + i])[0]}"
+            for i, place in enumerate(numbers[pair : pair + 2])
+        ]
+        walk.annotate(", ".join(told))
+    if any(nibbles[len(numbers) :]):
+        raise walk.fault("arguments fit neither layout", walk.offset, "nibbles", "the spare nibble is not 0")
+    for place, nibble in zip(numbers, nibbles):
+        _explain_clog_number(walk, f"args[{place}]", types[place], nibble)
+    for place, type in enumerate(types):
+        if type == "STRING":
+            _explain_clog_string(walk, f"args[{place}]")
+
+
+def _explain_clog_nibble(walk: _Walk, type: str, nibble: int) -> Tuple[str, int, int]:
+    """What a nibble says of its number, the bytes it has, and its sign, 0 if that is lost (clog 4.2, 4.3)."""
+    size, sign = nibble, 1
+    if type == "DOUBLE":
+        fits = nibble == 8
+    elif type == "CHAR":
+        fits = nibble == 1
+    elif type in ("INT32", "INT64") and nibble > 8:
+        size, sign = nibble - 8, -1
+        fits = size <= _CLOG_BITS[type] // 8
+    else:
+        fits = type in _CLOG_BITS and 1 <= nibble <= _CLOG_BITS[type] // 8
+        sign = 0 if type == "INT64" and nibble == 8 else 1
+    if not fits:
+        raise walk.fault("arguments fit neither layout", walk.offset, "nibbles", f"{nibble} of {type}")
+    words = f"{type}, {_many(size, 'byte')}" + {1: "", -1: ", negative", 0: ", no sign"}[sign]
+    return words, size, sign
+
+
+def _explain_clog_number(walk: _Walk, name: str, type: str, nibble: int) -> None:
+    _, size, sign = _explain_clog_nibble(walk, type, nibble)
+    if type in ("DOUBLE", "CHAR"):
+        walk.fixed(name, _CLOG_CODES[type], type)
+        return
+    piece = walk.take(name, size, f"u{8 * size}")
+    limit = 1 << _CLOG_BITS[type]
+    if walk.order == "<":
+        value = int.from_bytes(piece, "little")
+        minimal = (size == 1 or piece[-1] != 0) and (value or sign > 0)
+    else:  # the high bytes of 8; the others, where a small number is, are gone (clog 7)
+        value = int.from_bytes(piece.ljust(8, b"\0"), "big")
+        minimal = not any(piece[: 8 - size]) and (size < 8 or piece[0] != 0)
+    if type in ("INT32", "INT64"):
+        limit = limit // 2 + (sign <= 0)
+    if not minimal or value >= limit:
+        raise walk.fault("arguments fit neither layout", walk.offset - size, name, "not as the program packs it")
+    walk.revalue(-value if sign < 0 or (value == 1 << 63 and sign == 0) else value, type)
+    if sign == 0 and value != 1 << 63:
+        walk.problem("the sign of a large INT64 is lost")
+    if walk.order == ">" and size < 8:
+        walk.problem("a big-endian writer drops low bytes when it packs")
+
+
+def _explain_clog_dictionary(walk: _Walk, sites: List[Tuple[str, ...]]) -> None:
+    """The section of levels, if there is one, and the dictionary; adds the types of each whole site to ``sites``."""
+    magic = struct.Struct(walk.order + "I")
+    start = walk.offset
+    if walk.data[start : start + 4] == magic.pack(CLOG_LEVEL_MAGIC):
+        head = walk.layout(CLOG_LEVELS, "level_section.")
+        for _ in range(head["num_levels"]):
+            with walk.record("levels"):
+                level = walk.layout(CLOG_LEVEL)
+                if level["name_length"] > 31:
+                    walk.problem("level name of more than 31 bytes", "name_length")
+                if any(level["padding"]):
+                    walk.problem("not all zero")
+                _explain_clog_text(walk, "name", level["name_length"])
+        if walk.offset - start != head["total_size"]:
+            walk.problem("another size than total_size")
+        start = walk.offset
+    if len(walk.data) >= start + 4 and walk.data[start : start + 4] != magic.pack(CLOG_SITE_MAGIC):
+        raise walk.fault("no dictionary here", start, "dictionary.magic")
+    head = walk.layout(CLOG_DICTIONARY, "dictionary.")
+    max_args = _clog_max_args(walk.data, walk.offset, walk.order, head["num_entries"], head["total_size"])
+    for log_id in range(head["num_entries"]):
+        with walk.record("sites"):
+            site = walk.layout(CLOG_SITES[max_args])
+            types = _clog_types(site["num_args"], site["arg_types"])
+            walk.annotate(" ".join(types))
+            if any(type not in CLOG_TYPES[1:] for type in types):
+                walk.problem("argument of unknown type")
+            if any(site["arg_types"][site["num_args"] :]):
+                walk.problem("not all zero")
+            if site["num_args"] > max_args:
+                walk.problem("more arguments than a record has room for", "num_args")
+            if site["log_id"] != log_id:
+                walk.problem("log_id is not the number of the site", "log_id")
+            walk.annotate(CLOG_LEVEL_NAMES.get(site["log_level"], "registered level"), "log_level")
+            _explain_clog_text(walk, "filename", site["filename_length"])
+            _explain_clog_text(walk, "format", site["format_length"])
+            sites.append(types)
+    if walk.offset - start != head["total_size"]:
+        walk.problem("another size than total_size")
+
+
+def _explain_clog_text(walk: _Walk, name: str, size: int) -> None:
+    if size:
+        walk.revalue(walk.take(name, size, "utf-8").decode("utf-8", "surrogateescape"))
+
+
+# ---- clog: Reader
+
+_ClogDecoder = Callable[[bytes, int, int], Optional[Tuple[ClogArg, ...]]]
+
+
+def _clog_no_decoder(_data: bytes, _at: int, _end: int) -> None:
+    """Takes nothing."""
+
+
+_ClogSites = Sequence[LogSite]
+
+
+def _clog_text(data: Union[bytes, bytearray]) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "surrogateescape")
+
+
+def _clog_encoding(types: Sequence[str], encoding: str) -> str:
+    """The encoding by name: the two are the same for strings alone, and for nothing."""
+    if not types:
+        return "none"
+    return encoding if any(type != "STRING" for type in types) else "strings"
+
+
+def _clog_raw_decoder(types: Sequence[str], prefix: str) -> _ClogDecoder:
+    """Reads raw arguments, which end where they have to, or gives None (clog 4.1)."""
+    runs = "".join("I " if type == "STRING" else _CLOG_CODES.get(type, "?") for type in types).split(" ")
+    if "?" in "".join(runs):
+        return _clog_no_decoder
+    *before, last = [struct.Struct(prefix + run) for run in runs]
+    last_size = last.size
+    unpack_last = last.unpack_from
+    steps = [(run.unpack_from, run.size) for run in before]
+
+    def decode(data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
+        args: List[ClogArg] = []
+        for unpack, size in steps:
+            start = at + size
+            if start > end:
+                return None
+            *numbers, length = unpack(data, at)
+            at = start + length
+            if at > end:
+                return None
+            args += numbers
+            args.append(_clog_text(data[start:at]))
+        return (*args, *unpack_last(data, at)) if at + last_size == end else None
+
+    def decode_numbers(data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
+        return unpack_last(data, at) if at + last_size == end else None
+
+    return decode if steps else decode_numbers
+
+
+# How a number packed in 1 to 8 bytes is read; those of 3, 5, 6 and 7 come as bytes.
+_CLOG_PACKED_CODES = ("", "B", "H", "3s", "I", "5s", "6s", "7s", "Q")
+
+
+class _ClogPacking(NamedTuple):
+    """How the bytes are laid out that follow one value of the nibble bytes: found once, used for all like it."""
+
+    unpack: Callable[[bytes, int], Tuple[Any, ...]]
+    size: int  # of nibbles and numbers, and the length of the first string
+    checks: Tuple[Tuple[int, int, int, bool], ...]  # place, least and greatest magnitude, and whether negative
+
+
+def _clog_packing(types: Sequence[str], nibbles: bytes, *, strings: bool) -> Optional[_ClogPacking]:
+    """The packing by the types of the numbers; None where a nibble does not fit, or an INT64 has lost its sign."""
+    codes = f"<{len(nibbles)}x"
+    checks = []
+    for place, type in enumerate(types):
+        nibble = nibbles[place // 2] >> 4 * (place % 2) & 15
+        if type in ("DOUBLE", "CHAR"):
+            codes += _CLOG_CODES[type]
+            if nibble != (8 if type == "DOUBLE" else 1):
+                return None
+            continue
+        bits = _CLOG_BITS.get(type, 0)
+        signed = type in ("INT32", "INT64")
+        size = nibble - 8 if signed and nibble > 8 else nibble
+        if not 1 <= size <= bits // 8 or (signed and nibble == 8):
+            return None
+        codes += _CLOG_PACKED_CODES[size]
+        negative = signed and nibble > 8
+        least = 1 << 8 * size - 8 if size > 1 else int(negative)
+        if least or signed:
+            greatest = min((1 << 8 * size) - 1, (1 << bits - signed) - 1 + negative)
+            if least or greatest < 255:
+                checks.append((place, least, greatest, negative))
+    if len(types) % 2 and nibbles[-1] > 15:
+        return None
+    form = struct.Struct(codes + "I" * strings)
+    return _ClogPacking(form.unpack_from, form.size, tuple(checks))
+
+
+def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
+    """Reads packed arguments, little-endian, or gives None where they are not exactly as packed (clog 4.2)."""
+    numbers = [type for type in types if type != "STRING"]
+    places = [place for place, type in enumerate(types) if type == "STRING"]
+    width = (len(numbers) + 1) // 2
+    memo: Dict[bytes, Optional[_ClogPacking]] = {}
+    from_bytes = int.from_bytes
+    first, single = (places[0] if places else 0), len(places) == 1
+
+    def decode(data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
+        nibbles = data[at : at + width]
+        if nibbles not in memo:
+            if at + width > end:
+                return None
+            if len(memo) >= 256:
+                memo.clear()
+            memo[nibbles] = _clog_packing(numbers, nibbles, strings=bool(places))
+        packing = memo[nibbles]
+        if packing is None:
+            return None
+        unpack, size, checks = packing
+        start = at + size
+        if start > end or not (places or start == end):
+            return None
+        values: Any = unpack(data, at)
+        if checks:
+            values = [*values]
+            for place, least, greatest, negative in checks:
+                value = values[place]
+                if value.__class__ is bytes:
+                    value = from_bytes(value, "little")
+                if not least <= value <= greatest:
+                    return None
+                values[place] = -value if negative else value
+        if not places:
+            return tuple(values)
+        if single:
+            if start + values[-1] != end:
+                return None
+            return (*values[:first], _clog_text(data[start:end]), *values[first:-1])
+        *args, length = values
+        for place in places:
+            if place != first:
+                if start + 4 > end:
+                    return None
+                length = from_bytes(data[start : start + 4], "little")
+                start += 4
+            if start + length > end:
+                return None
+            args.insert(place, _clog_text(data[start : start + length]))
+            start += length
+        return tuple(args) if start == end else None
+
+    return decode
+
+
+def _clog_packed(types: Sequence[str], data: bytes, order: Literal["little", "big"]) -> Optional[Tuple[Any, bool]]:
+    """The arguments that ``data`` is the packed form of, and whether a sign is lost; else None (clog 4.2, 7)."""
+    numbers = [type for type in types if type != "STRING"]
+    at = (len(numbers) + 1) // 2
+    nibbles = [byte >> shift & 15 for byte in data[:at] for shift in (0, 4)]
+    if len(data) < at or any(nibbles[len(numbers) :]):
+        return None
+    args: List[Any] = []
+    sign_lost = False
+    for type, nibble in zip(numbers, nibbles):
+        signed = type in ("INT32", "INT64")
+        negative = signed and nibble > 8
+        size = nibble - 8 if negative else nibble
+        piece = data[at : at + size]
+        at += size
+        if type in ("DOUBLE", "CHAR"):
+            form = struct.Struct(_CLOG_PREFIX[order] + _CLOG_CODES[type])
+            if len(piece) != form.size:
+                return None
+            args += form.unpack(piece)
+            continue
+        if not (1 <= size <= _CLOG_BITS.get(type, 0) // 8 and len(piece) == size):
+            return None
+        if order == "little":
+            value = int.from_bytes(piece, "little")
+            usual = value >> 8 * size - 8 or (size == 1 and not negative)
+        else:
+            value = int.from_bytes(piece + bytes(8 - size), "big")
+            usual = value >> 56 if size == 8 else not any(piece[: 8 - size])
+        hole = type == "INT64" and size == 8
+        if not usual or value >= (1 << _CLOG_BITS[type] - signed) + (negative or hole):
+            return None
+        negative = negative or (hole and value == 1 << 63)
+        sign_lost = sign_lost or (hole and not negative)
+        args.append(-value if negative else value)
+    for place, type in enumerate(types):
+        if type == "STRING":
+            start = at + 4
+            at = start + int.from_bytes(data[at:start], order)
+            if max(start, at) > len(data):
+                return None
+            args.insert(place, _clog_text(data[start:at]))
+    return (tuple(args), sign_lost) if at == len(data) else None
+
+
+class _ClogDictionary:
+    """What a section of levels and a dictionary hold, as far as they can be read."""
+
+    def __init__(self) -> None:
+        self.levels: List[LogLevel] = []
+        self.sites: List[LogSite] = []
+        self.max_args: Optional[int] = None
+        self.size = 0
+
+    def read(self, data: bytes, order: str, base: int, problems: _Problems) -> None:
+        """Take what stands at the start of ``data``, which stands at ``base`` in the file."""
+        fields = _ClogFields(data, order, base, problems)
+        if data[:4] == fields.magic(CLOG_LEVEL_MAGIC):
+            _, number, total_size, _ = fields.take(CLOG_LEVELS, "level_section.")
+            for index in range(number):
+                where = f"levels[{index}]."
+                level, length, padding = fields.take(CLOG_LEVEL, where)
+                if length > 31:
+                    problems.add("level name of more than 31 bytes", base + fields.at - 3, where + "name_length")
+                if any(padding):
+                    problems.add("not all zero", base + fields.at - 2, where + "padding")
+                self.levels.append(LogLevel(level, fields.text(length, where + "name")))
+            if fields.at != total_size:
+                problems.add("another size than total_size", base + 8, "level_section.total_size", str(fields.at))
+        start = fields.at
+        if len(data) >= start + 4 and data[start : start + 4] != fields.magic(CLOG_SITE_MAGIC):
+            raise problems.fault("no dictionary here", base + start, "dictionary.magic")
+        _, number, total_size, _ = fields.take(CLOG_DICTIONARY, "dictionary.")
+        self.max_args = _clog_max_args(data, fields.at, fields.prefix, number, total_size)
+        for log_id in range(number):
+            self._read_site(fields, log_id, self.max_args)
+        if fields.at - start != total_size:
+            detail = str(fields.at - start)
+            problems.add("another size than total_size", base + start + 8, "dictionary.total_size", detail)
+        self.size = fields.at
+
+    def _read_site(self, fields: _ClogFields, log_id: int, max_args: int) -> None:
+        where = f"sites[{log_id}]."
+        at = fields.base + fields.at
+        found, level, num_args, filename_length, format_length, line, codes = fields.take(CLOG_SITES[max_args], where)
+        add = fields.problems.add
+        types = _clog_types(num_args, codes)
+        if found != log_id:
+            add("log_id is not the number of the site", at, where + "log_id", str(found))
+        if num_args > max_args:
+            add("more arguments than a record has room for", at + 5, where + "num_args", str(num_args))
+        if any(type not in CLOG_TYPES[1:] for type in types):
+            add("argument of unknown type", at + 14, where + "arg_types")
+        if any(codes[num_args:]):
+            add("not all zero", at + 14, where + "arg_types")
+        filename = fields.text(filename_length, where + "filename")
+        self.sites.append(LogSite(level, filename, line, fields.text(format_length, where + "format"), types))
+
+    def write(self, order: str) -> bytes:
+        """The bytes that a writer gives (clog 5)."""
+        prefix = _CLOG_PREFIX[order]
+        return _clog_level_section(self.levels, prefix) + _clog_dictionary(self.sites, self.max_args or 50, prefix)
+
+
+class _ClogFields:
+    """Reads the fields of levels and sites."""
+
+    def __init__(self, data: bytes, order: str, base: int, problems: _Problems) -> None:
+        self.at = 0
+        self.base = base
+        self.problems = problems
+        self.prefix = _CLOG_PREFIX[order]
+        self._data = data
+        self._order = order
+
+    def magic(self, value: int) -> bytes:
+        return struct.pack(self.prefix + "I", value)
+
+    def take(self, layout: Layout, where: str) -> Tuple[Any, ...]:
+        have = len(self._data) - self.at
+        if have < layout.size:
+            place, name, detail = layout.cut(have)
+            raise self._cut(place, where + name, detail)
+        self.at += layout.size
+        return layout.form(self._order).unpack_from(self._data, self.at - layout.size)
+
+    def text(self, size: int, where: str) -> str:
+        piece = self._data[self.at : self.at + size]
+        if len(piece) < size:
+            raise self._cut(0, where, f"{len(piece)} of {size} bytes")
+        self.at += size
+        return _clog_text(piece)
+
+    def _cut(self, place: int, where: str, detail: str) -> FormatError:
+        return self.problems.fault("the file ends inside this field", self.base + self.at + place, where, detail)
+
+
+class ClogReader(Reader[ClogHeader, LogEntry]):
+    """Reads a ``.clog`` file of any family, in file order, in constant memory apart from the dictionary.
+
+    ``header`` is the ClogHeader, ``sites`` and ``levels`` are what the program registered, ``max_args`` (50 or 16)
+    how many types the dictionary has room for; None: there is no dictionary.  A file that was not closed has none:
+    its entries are ``unknown``, unless ``dictionary`` (a file of the same run, a ClogReader, or sites) is given.
+    ``family`` is the letter of clog 1.  The dictionary is read before the entries; of a file that cannot seek, all
+    is kept in memory for that.
+    ``utc_offset``, in seconds, or a callable that takes seconds since 1970, is added to the times of ``text``.
+    """
+
+    format = "clog"
+    rules = CLOG_RULES
+
+    def __init__(
+        self,
+        file: ReadableFile,
+        *,
+        dictionary: Union[ReadableFile, ClogReader, _ClogSites, None] = None,
+        utc_offset: UtcOffset = 0,
+        strict: bool = False,
+        recover: bool = False,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+    ) -> None:
+        self._given = _clog_given(dictionary)
+        self._utc_offset = utc_offset
+        self._texts: Dict[Tuple[str, bool], ClogText] = {}
+        super().__init__(file, strict=strict, recover=recover, max_bytes=max_bytes)
+
+    def _read_start(self) -> None:
+        data = self._source.read(CLOG_HEADER.size)
+        problems = self._problems
+        if not any(CLOG_MAGIC.to_bytes(4, order).startswith(data[:4]) for order in ("little", "big")):
+            raise problems.fault("not a CNanoLog file", 0, "magic")
+        if len(data) < CLOG_HEADER.size:
+            offset, name, detail = CLOG_HEADER.cut(len(data))
+            raise problems.fault("the file ends inside this field", offset, name, detail)
+        order = _clog_byte_order(data)
+        if order is None:
+            raise problems.fault("neither byte order", 36, "endianness", data[36:40].hex(" "))
+        self._order = order
+        self.header = ClogHeader(order, *CLOG_HEADER.form(order).unpack(data))
+        header = self.header
+        if header.magic != CLOG_MAGIC:
+            problems.add("magic in the other byte order", 0, "magic")
+        if header.endianness != CLOG_MARKER:
+            problems.add("byte-order marker is swapped", 36, "endianness")
+        if header.version_major != CLOG_VERSION:
+            detail = str(header.version_major)
+            problems.step_over(problems.fault("unsupported version", 4, "version_major", detail))
+        if header.version_minor:
+            problems.add("newer minor version", 6, "version_minor", str(header.version_minor))
+        if header.flags & ~1:
+            problems.add("unknown flags", 52, "flags", f"0x{header.flags:x}")
+        if any(header.reserved):
+            problems.add("not all zero", 56, "reserved")
+        self._magics = [magic.to_bytes(4, order) for magic in (CLOG_LEVEL_MAGIC, CLOG_SITE_MAGIC)]
+        self._entry = CLOG_ENTRY if header.has_timestamps else CLOG_ENTRY_UNTIMED
+        self._dictionary_at = header.dictionary_offset or self._find_dictionary()
+        self._look_ahead()
+
+    def _find_dictionary(self) -> int:
+        """Where the dictionary of a file begins that does not tell: a border of entries, or 0 for none (clog 8)."""
+        look = self._source.look
+        prefix = _CLOG_PREFIX[self._order]
+        unpack = self._entry.form(self._order).unpack_from
+        at = CLOG_HEADER.size
+        while True:
+            window = look(at, _CHUNK)
+            place = 0
+            while place + self._entry.size <= len(window):
+                if window[place : place + 4] in self._magics and _clog_ends_with_dictionary(look, at + place, prefix):
+                    return at + place
+                place += self._entry.size + unpack(window, place)[-1]
+            if not place:
+                return 0
+            at += place
+
+    def _look_ahead(self) -> None:
+        """Read the dictionary, and what else has to be known before the first entry."""
+        known = _ClogDictionary()
+        self._dictionary: Optional[bytes] = b""
+        at = self._dictionary_at
+        if at >= CLOG_HEADER.size and self._source.look(at, 4) in self._magics:
+            data = self._source.look(at)
+            try:
+                known.read(data, self._order, at, _Problems(self.format, self.rules, strict=False, recover=True))
+            except FormatError:
+                known.max_args = None
+            else:
+                data = data[: known.size]
+                self._dictionary = None if known.write(self._order) == data else data
+        if self._dictionary == b"" and self._given is not None:
+            known.sites, known.levels = self._given
+        self.sites: Tuple[LogSite, ...] = tuple(known.sites)
+        self.levels: Tuple[LogLevel, ...] = tuple(known.levels)
+        self.max_args = known.max_args
+        self._plans = [self._plan(site.arg_types) for site in self.sites]
+        raw = self._starts_raw()
+        if raw:
+            self._turn_raw()
+        self.family = self._family(raw=raw)
+
+    def _family(self, *, raw: bool) -> str:
+        """The family as far as content tells (clog 1); "" without a dictionary."""
+        types = {type for site in self.sites for type in site.arg_types}
+        header = self.header
+        if self.max_args == 50:
+            return "E" if "CHAR" in types else "C or E"
+        if self.max_args is None:
+            return ""
+        if self.levels:
+            return "b"
+        if header.flags & 1 or not header.timestamp_frequency:
+            return "B"
+        if header.timestamp_frequency == 1_000_000_000 and raw:
+            return "D"
+        return "d" if "NONE" in types else "A"
+
+    def _plan(self, types: Tuple[str, ...]) -> Tuple[_ClogDecoder, str]:
+        """The quick decoder of a site while entries are packed, and the encoding that it stands for."""
+        if self._order == "little":
+            return _clog_packed_decoder(types), _clog_encoding(types, "packed")
+        if not {*types} - {"STRING"}:  # the same in both
+            return _clog_raw_decoder(types, ">"), _clog_encoding(types, "packed")
+        return _clog_no_decoder, "packed"
+
+    def _turn_raw(self) -> None:
+        """From the first entry on that can only be raw, those are raw that can be both (clog 4.5)."""
+        prefix = _CLOG_PREFIX[self._order]
+        self._plans[:] = [
+            (_clog_raw_decoder(site.arg_types, prefix), _clog_encoding(site.arg_types, "raw")) for site in self.sites
+        ]
+
+    def _starts_raw(self) -> bool:
+        """Whether the first entry that fits one layout only, in the first 64 KiB, is raw (clog 4.5)."""
+        end = self._dictionary_at - CLOG_HEADER.size if self._dictionary_at else _CHUNK
+        data = self._source.peek(max(min(end, _CHUNK), 0)) if self.sites else b""
+        unpack = self._entry.form(self._order).unpack_from
+        at = 0
+        while at + self._entry.size <= len(data):
+            log_id, *_, size = unpack(data, at)
+            at += self._entry.size + size
+            if log_id < len(self.sites) and at <= len(data):
+                types = self.sites[log_id].arg_types
+                if {*types} - {"STRING"}:
+                    packed, raw = self._fits(types, data[at - size : at])
+                    if (packed is None) != (raw is None):
+                        return packed is None
+        return False
+
+    def _fits(self, types: Sequence[str], data: bytes) -> Tuple[Optional[Tuple[Any, bool]], Optional[Tuple[Any, ...]]]:
+        """The arguments in the packed layout, with whether a sign is lost, and in the raw one; None for no fit."""
+        raw = _clog_raw_decoder(types, _CLOG_PREFIX[self._order])(data, 0, len(data))
+        return _clog_packed(types, data, self._order), raw
+
+    @property
+    def tables(self) -> Dict[str, Any]:
+        """``sites``, ``levels``, ``max_args``, and ``dictionary``: the bytes of both where a writer gives others.
+
+        Empty bytes mean that the file has no dictionary, or one that cannot be read.
+        """
+        return {
+            "sites": self.sites,
+            "levels": self.levels,
+            "max_args": self.max_args,
+            "dictionary": self._dictionary,
+        }
+
+    def _read_records(self) -> Iterator[LogEntry]:
+        # Each site has its own decoder, which knows the types; what that does not take, _read_entry does.
+        new = tuple.__new__
+        source = self._source
+        header_size = self._entry.size
+        unpack = self._entry.form(self._order).unpack_from
+        timed = header_size == CLOG_ENTRY.size
+        plans = self._plans
+        count = len(plans)
+        data = none = b""
+        timestamp: Optional[int] = None
+        base = source.position
+        stop = self._dictionary_at
+        at = index = need = 0
+        try:
+            if 0 < stop < CLOG_HEADER.size:
+                raise self._problems.fault("dictionary_offset is inside the header", 40, "dictionary_offset", str(stop))
+            while True:
+                source.peek(need)
+                piece = source.chunk()
+                base += at
+                data = data[at:] + piece
+                at = 0
+                have = min(len(data), stop - base) if stop else len(data)
+                last = have - header_size
+                while at <= last:
+                    if timed:
+                        log_id, timestamp, size = unpack(data, at)
+                    else:
+                        log_id, size = unpack(data, at)
+                    start = at + header_size
+                    end = start + size
+                    if end > have:
+                        break
+                    if log_id < count:
+                        decode, encoding = plans[log_id]
+                        args = decode(data, start, end)
+                        if args is not None:
+                            yield new(LogEntry, (log_id, timestamp, args, encoding, False, none, none))
+                            at = end
+                            index += 1
+                            continue
+                    yield self._read_entry(data[at:end], base + at, index)
+                    at = end
+                    index += 1
+                if not piece or have < len(data):
+                    break
+                need = at + header_size + (size if at <= last else 0) - have
+            if at < have:
+                raise self._cut(data[at:have], base + at, index, whole=have == len(data))
+            source.back(data[at:])
+            data = b""
+            self._read_end(index)
+        except FormatError as error:
+            self._end(data[at:], error)
+
+    def _cut(self, data: bytes, base: int, index: int, *, whole: bool) -> FormatError:
+        """The fault of an entry that goes on after the end of the file, or of the entries."""
+        rule = "the file ends inside this field" if whole else "the dictionary begins inside this field"
+        place, name = self._entry.size, "data"
+        if len(data) < place:
+            place, name, detail = self._entry.cut(len(data))
+        else:
+            size = self._entry.form(self._order).unpack_from(data)[-1]
+            detail = f"{len(data) - place} of {size} bytes"
+        return self._problems.fault(rule, base + place, f"entries[{index}].{name}", detail)
+
+    def _read_entry(self, data: bytes, base: int, index: int) -> LogEntry:
+        """An entry whose arguments are not plain, or of no known site."""
+        log_id, *times, _ = self._entry.form(self._order).unpack_from(data)
+        timestamp = times[0] if times else None
+        where = f"entries[{index}]."
+        problems = self._problems
+        piece = data[self._entry.size :]
+        if log_id >= len(self.sites):
+            problems.add("no such site in the dictionary", base, where + "log_id", str(log_id))
+            return LogEntry(log_id, timestamp, (), "unknown", data=piece)
+        types = self.sites[log_id].arg_types
+        packed, raw = self._fits(types, piece)
+        base += self._entry.size
+        if packed is None and raw is not None:
+            self._turn_raw()
+            return LogEntry(log_id, timestamp, raw, "raw")
+        if packed is None:
+            unknown = any(type not in CLOG_TYPES[1:] for type in types)
+            rule = "argument of unknown type" if unknown else "arguments fit neither layout"
+            problems.add(rule, base, where + "data", f"{len(piece)} bytes")
+            return LogEntry(log_id, timestamp, (), "undecodable", data=piece)
+        args, sign_lost = packed
+        if sign_lost:
+            problems.add("the sign of a large INT64 is lost", base, where + "args")
+        if self._order == "little":
+            return LogEntry(log_id, timestamp, args, "packed", sign_lost)
+        if _clog_packs_lossily(types, piece):
+            problems.add("a big-endian writer drops low bytes when it packs", base, where + "args")
+        return LogEntry(log_id, timestamp, args, "packed", sign_lost, raw=data)
+
+    def _read_end(self, number: int) -> None:
+        """What stands after the entries."""
+        base = self._source.position
+        problems = self._problems
+        if not self._dictionary_at:
+            raise problems.fault("the file was not closed", base, "dictionary")
+        data = self._source.rest()
+        if not data:
+            raise problems.fault("the file ends before the dictionary", base, "dictionary")
+        found = _ClogDictionary()
+        try:
+            found.read(data, self._order, base, problems)
+        except FormatError:
+            self._source.back(data)
+            raise
+        if not self.header.dictionary_offset:
+            problems.add("the dictionary is at the end, not at dictionary_offset", 40, "dictionary_offset")
+        if self.header.entry_count != number & 0xFFFFFFFF:
+            detail = f"{number}, not {self.header.entry_count}"
+            problems.add("another number of entries", 48, "entry_count", detail)
+        if len(data) > found.size:
+            detail = _many(len(data) - found.size, "byte")
+            problems.add("bytes after the dictionary", base + found.size, "trailing", detail)
+        self._end(data[found.size :])
+
+    def time_ns(self, entry: LogEntry) -> Optional[int]:
+        """When the entry was logged: nanoseconds since 1970, UTC, exact; None in a file without times.
+
+        A timestamp before the start, of another core's counter, counts back (clog, Semantics).
+        """
+        header = self.header
+        if entry.timestamp is None or not header.timestamp_frequency:
+            return None
+        start_ns = header.start_time_sec * 1_000_000_000 + header.start_time_nsec
+        elapsed = (entry.timestamp - header.start_timestamp + (1 << 63) & _U64_MAX) - (1 << 63)
+        return start_ns + elapsed * 1_000_000_000 // header.timestamp_frequency
+
+    def message(self, entry: LogEntry, *, like_upstream: bool = False) -> str:
+        """The entry's format with its arguments filled in, by the rules of C; see ``ClogText``."""
+        return self.text(entry, "%m", like_upstream=like_upstream)
+
+    def text(self, entry: LogEntry, pattern: str = CLOG_PATTERN, *, like_upstream: bool = False) -> str:
+        """The entry as a line of text; ``pattern`` and ``like_upstream`` are those of ``ClogText``."""
+        text = self._texts.get((pattern, like_upstream))
+        if text is None:
+            text = ClogText(self, pattern, utc_offset=self._utc_offset, like_upstream=like_upstream)
+            self._texts[pattern, like_upstream] = text
+        return text.line(entry)
+
+
+def _clog_given(dictionary: Any) -> Optional[Tuple[List[LogSite], List[LogLevel]]]:
+    """The sites and levels of another file, of its reader, or as they are."""
+    if dictionary is None:
+        return None
+    if isinstance(dictionary, (list, tuple)):
+        if not all(isinstance(site, LogSite) for site in dictionary):
+            raise TypeError("a dictionary is a file, a ClogReader or LogSites")
+        return [*dictionary], []
+    if not isinstance(dictionary, ClogReader):
+        with ClogReader(dictionary, recover=True) as reader:
+            return _clog_given(reader)
+    return [*dictionary.sites], [*dictionary.levels]
+
+
+def _clog_packs_lossily(types: Sequence[str], data: bytes) -> bool:
+    """Whether a number of packed arguments has fewer than 8 bytes, the ones that a big-endian writer drops."""
+    numbers = [type for type in types if type != "STRING"]
+    nibbles = [byte >> shift & 15 for byte in data[: (len(numbers) + 1) // 2] for shift in (0, 4)]
+    return any(nibble != 8 for type, nibble in zip(numbers, nibbles) if type in _CLOG_BITS)
+
+
+# ---- clog: Writer
+
+
+def _clog_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _clog_level_section(levels: Iterable[LogLevel], prefix: str) -> bytes:
+    """The section of levels, nothing if there are none; raises ValueError for what it cannot hold (clog 5.1)."""
+    form = struct.Struct(prefix + "BB2x")
+    made: List[bytes] = []
+    for level, name in levels:
+        data = _clog_bytes(name)
+        if len(data) > 255:
+            raise ValueError(f"a level name is of at most 31 bytes: {name!r}")
+        made.append(form.pack(_unsigned("level", level, 8), len(data)) + data)
+    body = b"".join(made)
+    return struct.pack(prefix + "4I", CLOG_LEVEL_MAGIC, len(made), 16 + len(body), 0) + body if made else b""
+
+
+def _clog_dictionary(sites: Iterable[LogSite], max_args: int, prefix: str) -> bytes:
+    """The dictionary of sites; raises ValueError for a site that it cannot hold (clog 5.2)."""
+    layout = CLOG_SITES[max_args]
+    pack = (layout.little if prefix == "<" else layout.big).pack
+    made: List[bytes] = []
+    for log_id, site in enumerate(sites):
+        filename, format = _clog_bytes(site.filename), _clog_bytes(site.format)
+        codes = bytes([_clog_code(type) for type in site.arg_types])
+        if len(codes) > 255 or max(len(filename), len(format)) > 0xFFFF:
+            raise ValueError(f"more than a record of the dictionary holds: {site!r:.200}")
+        level = _unsigned("log_level", site.log_level, 8)
+        line = _unsigned("line_number", site.line_number, 32)
+        made.append(pack(log_id, level, len(codes), len(filename), len(format), line, codes[:max_args]))
+        made += filename, format
+    body = b"".join(made)
+    return struct.pack(prefix + "4I", CLOG_SITE_MAGIC, len(made) // 3, 16 + len(body), 0) + body
+
+
+def _clog_code(type: str) -> int:
+    """The code of an argument type by its name, one of ``CLOG_TYPES`` or ``TYPE_n``."""
+    if type in CLOG_TYPES:
+        return CLOG_TYPES.index(type)
+    number = _decimal(type[5:] or "-") if type.startswith("TYPE_") else None
+    if number is None or number > 255:
+        raise ValueError(f"not a type of argument: {type!r}")
+    return number
+
+
+_CLOG_WORDS = {"NaN": float("nan"), "Infinity": _INFINITY, "-Infinity": -_INFINITY}
+
+
+def _clog_argument(type: str, value: Any) -> Any:
+    """The value itself; raises TypeError or ValueError for what an argument of that type cannot be.
+
+    Of a DOUBLE it is a float; the words are those of a JSON document, which has no other way to tell them.
+    """
+    if type == "STRING":
+        if not isinstance(value, str):
+            raise TypeError(f"a STRING is text, not {value!r}")
+        return value
+    if type == "DOUBLE":
+        value = _CLOG_WORDS.get(value, value)
+        if not isinstance(value, (int, float)):
+            raise TypeError(f"a DOUBLE is a number, not {value!r}")
+        return float(value)
+    if type in ("INT32", "INT64"):
+        half = 1 << _CLOG_BITS[type] - 1
+        return _unsigned(f"{type} plus 2^{_CLOG_BITS[type] - 1}", value + half, _CLOG_BITS[type]) - half
+    if type not in _CLOG_CODES:
+        raise ValueError(f"an argument of type {type} cannot be written")
+    return _unsigned(type, value, _CLOG_BITS.get(type, 8))
+
+
+def _clog_write_raw(types: Sequence[str], args: Sequence[Any], prefix: str) -> bytes:
+    """Raw argument bytes (clog 4.1)."""
+    made: List[bytes] = []
+    for type, value in zip(types, args):
+        value = _clog_argument(type, value)
+        if type == "STRING":
+            data = _clog_bytes(value)
+            made += struct.pack(prefix + "I", len(data)), data
+        else:
+            made.append(struct.pack(prefix + _CLOG_CODES[type], value))
+    return b"".join(made)
+
+
+def _clog_write_packed(types: Sequence[str], args: Sequence[Any], *, sign_lost: bool) -> bytes:
+    """Packed argument bytes, little-endian (clog 4.2).
+
+    An INT64 of 2^56 or more has no form with a sign (clog 4.3); ``sign_lost`` allows the one that is left.
+    """
+    nibbles: List[int] = []
+    numbers: List[bytes] = []
+    strings: List[bytes] = []
+    for type, value in zip(types, args):
+        if type == "STRING":
+            data = _clog_bytes(_clog_argument(type, value))
+            strings += struct.pack("<I", len(data)), data
+        elif type in ("DOUBLE", "CHAR"):
+            nibbles.append(8 if type == "DOUBLE" else 1)
+            numbers.append(struct.pack("<" + _CLOG_CODES[type], _clog_argument(type, value)))
+        else:
+            value = _clog_argument(type, value)
+            size = (value.bit_length() + 7) // 8 or 1
+            hole = type == "INT64" and size == 8
+            if hole and value != -1 << 63 and not sign_lost:
+                raise ValueError(f"packed, an INT64 of 2^56 or more loses its sign: {value}; write the entry raw")
+            nibbles.append(8 if hole else size + 8 * (value < 0))
+            numbers.append(abs(value).to_bytes(size, "little"))
+    nibbles.append(0)
+    pairs = bytes([low | high << 4 for low, high in zip(nibbles[0::2], nibbles[1::2])])
+    return b"".join((pairs, *numbers, *strings))
+
+
+_ClogShape = Tuple[Callable[..., bytes], int, bytes]
+_CLOG_SIZES = tuple([max((bits + 7) // 8, 1) for bits in range(65)])  # of a number, by its bit_length
+
+
+def _clog_encoder(types: Tuple[str, ...]) -> Callable[[int, Any, Sequence[Any]], Optional[bytes]]:
+    """Writes whole entries, packed, timed and little-endian, or gives None where _write_entry has to look at them."""
+    limits: List[Optional[Tuple[int, int]]] = []  # None for a number that has always the same size
+    for type in types:
+        bits = min(_CLOG_BITS.get(type, 0), 56 if type == "INT64" else 64)
+        half = bits - (type == "INT32")
+        limits.append((1 - (1 << half) if type in ("INT32", "INT64") else 0, (1 << half) - 1) if bits else None)
+    kinds = [(type == "STRING", limit) for type, limit in zip(types, limits)]
+    strings = types.count("STRING")
+    number = len(types)
+    sizes = _CLOG_SIZES
+    memo: Dict[int, _ClogShape] = {}
+
+    def encode(log_id: int, timestamp: Any, args: Sequence[Any]) -> Optional[bytes]:
+        shape = 1
+        values: List[Any] = []
+        texts: List[bytes] = []
+        if len(args) != number:
+            return None
+        for (string, limit), value in zip(kinds, args):
+            if string:
+                texts.append(value.encode("utf-8", "surrogateescape"))
+                continue
+            if limit is not None:
+                if not limit[0] <= value <= limit[1]:
+                    return None
+                size = sizes[value.bit_length()]
+                shape = shape << 4 | size
+                if value < 0:
+                    shape += 8
+                    value = -value
+                if size in (3, 5, 6, 7):
+                    value = value.to_bytes(size, "little")
+            values.append(value)
+        if shape not in memo:
+            if len(memo) >= 256:
+                memo.clear()
+            memo[shape] = _clog_shape(types, shape)
+        pack, size, nibbles = memo[shape]
+        if not strings:
+            return pack(log_id, timestamp, size, nibbles, *values)
+        if strings == 1:
+            text = texts[0]
+            return pack(log_id, timestamp, size + len(text), nibbles, *values, len(text)) + text
+        tail = b"".join([len(text).to_bytes(4, "little") + text for text in texts])
+        return pack(log_id, timestamp, size + len(tail), nibbles, *values) + tail
+
+    return encode
+
+
+def _clog_shape(types: Sequence[str], shape: int) -> _ClogShape:
+    """Of entries whose numbers have these nibbles: pack, size of the arguments without strings, nibble bytes."""
+    nibbles = []
+    codes = ""
+    for type in reversed(types):
+        if type in _CLOG_BITS:
+            nibbles.append(shape & 15)
+            shape >>= 4
+            codes = _CLOG_PACKED_CODES[nibbles[-1] & 7 or 8 if type[0] == "I" else nibbles[-1]] + codes
+        elif type != "STRING":
+            nibbles.append(8 if type == "DOUBLE" else 1)
+            codes = _CLOG_CODES[type] + codes
+    nibbles = [*reversed(nibbles), 0]
+    pairs = bytes([low | high << 4 for low, high in zip(nibbles[0::2], nibbles[1::2])])
+    codes = f"<{len(pairs)}s{codes}" + "I" * (types.count("STRING") == 1)
+    return struct.Struct("<IQH" + codes[1:]).pack, struct.calcsize(codes), pairs
+
+
+class ClogWriter(Writer[ClogHeader, LogEntry]):
+    """Writes a ``.clog`` file that CNanoLog's decompressor reads (clog, What a writer should do).
+
+    ``level`` and ``site`` register, ``log`` logs; ``write`` and ``write_all`` take LogEntries.  ``close`` writes
+    the dictionary and fills in the header, so the file must be seekable, unless a document is written whose
+    header is complete.  ``flush`` makes the entries readable with ``recover`` should the writer die.
+
+    ``frequency`` is in ticks per second, by default nanoseconds, ``start_timestamp`` in ticks, at the time of
+    ``start_time_sec`` and ``start_time_nsec`` since 1970, UTC.  Without ``timestamps`` entries are of 6 bytes.
+    ``max_args`` is 50, as releases from 1.0.5 read, or 16, as those before.  ``raw``: arguments at full width, as
+    the document has them.  In a big-endian file they are always raw, since a real writer's packing, by which the
+    numbers would be read, destroys them there (clog 7).
+    """
+
+    format = "clog"
+
+    def __init__(
+        self,
+        file: WritableFile,
+        *,
+        byte_order: str = "little",
+        timestamps: bool = True,
+        frequency: int = 1_000_000_000,
+        start_timestamp: int = 0,
+        start_time_sec: int = 0,
+        start_time_nsec: int = 0,
+        max_args: int = 50,
+        raw: bool = False,
+    ) -> None:
+        if byte_order not in ("little", "big"):
+            raise ValueError(f"byte_order is 'little' or 'big', not {byte_order!r}")
+        if max_args not in CLOG_SITES:
+            raise ValueError(f"max_args is 50 or 16, not {max_args!r}")
+        if timestamps and not frequency:
+            raise ValueError("frequency is 0, as in a file without timestamps")
+        self._header = ClogHeader(
+            byte_order,
+            timestamp_frequency=frequency if timestamps else 0,
+            start_timestamp=start_timestamp if timestamps else 0,
+            start_time_sec=start_time_sec,
+            start_time_nsec=start_time_nsec,
+            flags=int(timestamps),
+        )
+        _clog_write_header(self._header)
+        self._raw = raw or byte_order == "big"
+        self._sites: List[LogSite] = []
+        self._levels: List[LogLevel] = []
+        self._max_args = max_args
+        self._document = False
+        self._dictionary: Optional[bytes] = None
+        self._ids: Dict[Tuple[int, str, str], int] = {}
+        self._number = self._position = 0  # of what has been written; the position is 0 until the header has been
+        self._set_order()
+        super().__init__(file)
+
+    def _set_order(self) -> None:
+        self._prefix = _CLOG_PREFIX[self._header.byte_order]
+        layout = CLOG_ENTRY if self._header.has_timestamps else CLOG_ENTRY_UNTIMED
+        self._timed = layout is CLOG_ENTRY
+        self._entry = layout.form(self._header.byte_order)
+
+    def level(self, level: int, name: str) -> None:
+        """Register a level, 4 to 255, with a name of at most 31 bytes (clog 5.1)."""
+        if _unsigned("level", level, 8) < 4 or level in [known.level for known in self._levels]:
+            raise ValueError(f"a level is from 4 to 255, and registered once: {level}")
+        if len(_clog_bytes(name)) > 31:
+            raise ValueError(f"a level name is of at most 31 bytes: {name!r}")
+        if len(self._levels) >= 64:
+            raise ValueError("there are 64 levels already")
+        self._levels.append(LogLevel(level, name))
+
+    def site(self, log_level: int, filename: str, line_number: int, format: str, arg_types: Sequence[str] = ()) -> int:
+        """Register a place that logs, and return its number; the same line, file and format are the same site."""
+        site = LogSite(log_level, filename, line_number, format, tuple(arg_types))
+        log_id = self._ids.get((line_number, filename, format))
+        if log_id is not None and self._sites[log_id].arg_types == site.arg_types:
+            return log_id
+        if len(site.arg_types) > self._max_args:
+            raise ValueError(f"a site has at most {self._max_args} arguments, not {len(site.arg_types)}")
+        if not all(type in _CLOG_CODES or type == "STRING" for type in site.arg_types):
+            raise ValueError(f"not types of arguments: {site.arg_types}")
+        _clog_dictionary((site,), self._max_args, self._prefix)
+        self._ids[line_number, filename, format] = len(self._sites)
+        self._sites.append(site)
+        return len(self._sites) - 1
+
+    def log(self, site: int, *args: ClogArg, timestamp: Optional[int] = None, raw: bool = False) -> None:
+        """Write an entry: the number of its site, its arguments, its time in ticks (None: the file has none).
+
+        ``raw``: at full width, as an INT64 of 2^56 or more has to be in a file that is else packed.
+        """
+        types = self._types(site)
+        if types is None:
+            raise ValueError(f"no site of that number: {site}")
+        self.write(LogEntry(site, timestamp, args, _clog_encoding(types, "raw" if raw or self._raw else "packed")))
+
+    def _types(self, log_id: int) -> Optional[Tuple[str, ...]]:
+        return self._sites[log_id].arg_types if 0 <= log_id < len(self._sites) else None
+
+    def write_all(self, records: Iterable[LogEntry]) -> None:
+        """Write entries in order; those that the format cannot hold are a ValueError or TypeError."""
+        if self._closed:
+            raise ValueError("the writer is closed")
+        self._write_start()
+        # Packed entries of a timed little-endian file are written here, by an encoder for each site; everything else,
+        # and what is wrong, by _write_entry.
+        plain = self._timed and self._prefix == "<"
+        encoders = [(_clog_encoder(site.arg_types), _clog_encoding(site.arg_types, "packed")) for site in self._sites]
+        pieces: List[bytes] = []
+        add = pieces.append
+        try:
+            for record in records:
+                piece = None
+                if plain and type(record) is LogEntry:
+                    log_id, timestamp, args, encoding, sign_lost, data, raw = record
+                    if not (sign_lost or raw or data):
+                        try:
+                            encode, usual = encoders[log_id]
+                            if encoding == usual:
+                                piece = encode(log_id, timestamp, args)
+                        except (struct.error, TypeError, LookupError, AttributeError):
+                            pass
+                add(piece or self._write_entry(record))
+                if len(pieces) > 1000:
+                    self._put(pieces)
+        finally:
+            self._put(pieces)
+
+    def _put(self, pieces: List[bytes]) -> None:
+        data = b"".join(pieces)
+        self._number += len(pieces)
+        self._position += len(data)
+        pieces.clear()
+        self._sink.write(data)
+
+    def _write_entry(self, record: LogEntry) -> bytes:
+        """The bytes of any entry; raises ValueError or TypeError for what cannot be one."""
+        if type(record) is not LogEntry:
+            raise TypeError(f"not a record of clog: {record!r}")
+        if record.raw:
+            return bytes(memoryview(record.raw))  # raises TypeError for what is not bytes
+        log_id = _unsigned("log_id", record.log_id, 32)
+        data = self._write_args(record, self._types(log_id))
+        if len(data) > 0xFFFF:
+            raise ValueError(f"an entry has at most 65535 bytes of arguments, not {len(data)}")
+        if self._timed:
+            if record.timestamp is None:
+                raise ValueError("an entry of this file has a timestamp")
+            return self._entry.pack(log_id, _unsigned("timestamp", record.timestamp, 64), len(data)) + data
+        if record.timestamp is not None:
+            raise ValueError("an entry of a file without timestamps has none")
+        return self._entry.pack(log_id, len(data)) + data
+
+    def _write_args(self, record: LogEntry, types: Optional[Tuple[str, ...]]) -> bytes:
+        encoding = record.encoding
+        if encoding in ("undecodable", "unknown"):
+            return bytes(memoryview(record.data))
+        if types is None:
+            raise ValueError(f"no site of that number: {record.log_id}")
+        if len(record.args) != len(types):
+            raise ValueError(f"site {record.log_id} has {len(types)} arguments, not {len(record.args)}")
+        usual = _clog_encoding(types, "packed")
+        if encoding not in ("packed", "raw", usual):
+            raise ValueError(f"arguments of site {record.log_id} are not {encoding!r}")
+        if encoding == usual == "packed":
+            if self._prefix == ">":
+                raise ValueError("big-endian packing destroys numbers: write the entry raw")
+            return _clog_write_packed(types, record.args, sign_lost=record.sign_lost)
+        return _clog_write_raw(types, record.args, self._prefix)
+
+    def _begin(self, header: ClogHeader, tables: Mapping[str, Any]) -> None:
+        """Start with the header and tables of a document: ``sites``, ``levels``, ``max_args``, ``dictionary``."""
+        if self._closed or self._position or self._sites or self._levels:
+            raise ValueError("a document is the first thing written, and brings its own sites")
+        self._document = True
+        max_args = tables.get("max_args")
+        if max_args not in (None, *CLOG_SITES):
+            raise ValueError(f"max_args is 50 or 16, not {max_args!r}")
+        sites, levels = tables.get("sites", ()), tables.get("levels", ())
+        if not all(type(site) is LogSite for site in sites) or not all(type(level) is LogLevel for level in levels):
+            raise TypeError("sites are LogSites, levels are LogLevels")
+        _clog_write_header(header)
+        self._header = header
+        self._set_order()
+        self._sites, self._levels, self._max_args = [*sites], [*levels], max_args or 50
+        self._dictionary = tables.get("dictionary")
+        self._write_start()
+
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        """Write the dictionary, where the header says that it stands here, and the tail.
+
+        Raises ValueError for entries that end elsewhere with nothing after them: those of no file.
+        """
+        sections = self._sections() if self._dictionary is None else self._dictionary
+        place = self._header.dictionary_offset
+        if place in (0, self._position):
+            self._sink.write(sections)
+        elif sections and not tail:
+            raise ValueError(f"the entries end at {self._position}, but dictionary_offset is {place}")
+        self._sink.write(tail)
+
+    def _sections(self) -> bytes:
+        return _clog_level_section(self._levels, self._prefix) + _clog_dictionary(
+            self._sites, self._max_args, self._prefix
+        )
+
+    def _write_start(self) -> None:
+        if not self._position:
+            if not self._document and not self._sink.seekable:
+                raise ValueError("the header is filled in by close: the file must be seekable")
+            self._position = CLOG_HEADER.size
+            self._sink.write(_clog_write_header(self._header))
+
+    def _finish(self) -> None:
+        if not self._document:
+            self._write_start()
+            header = self._header._replace(dictionary_offset=self._position, entry_count=self._number & 0xFFFFFFFF)
+            self._sink.write(self._sections())
+            self._sink.patch(0, _clog_write_header(header))
+
+
+def _clog_write_header(header: ClogHeader) -> bytes:
+    """The first 64 bytes; raises ValueError or TypeError for what they cannot hold."""
+    order, *values = header
+    if order not in ("little", "big"):
+        raise ValueError(f"byte_order is 'little' or 'big', not {order!r}")
+    if len(header.reserved) != 8:
+        raise ValueError(f"reserved is not of 8 bytes: {len(header.reserved)}")
+    for (name, code, _), value in zip(CLOG_HEADER.fields, values):
+        if code != "8s":
+            bits = 8 * struct.calcsize("<" + code)
+            _unsigned(name, cast("int", value) + (1 << bits - 1 if code in "iq" else 0), bits)
+    return CLOG_HEADER.form(order).pack(*values)
+
+
+# ---- clog: semantics
+
+UtcOffset = Union[int, Callable[[int], int]]
+
+
+class ClogText:
+    """Turns the entries of a reader into lines of text.
+
+    ``pattern`` has ``%t`` for the time (``YYYY-MM-DD HH:MM:SS.nnnnnnnnn``; ``NO-TIMESTAMP``), ``%T`` for the ticks,
+    ``%r`` for the seconds since the start, ``%l`` level, ``%f`` file, ``%L`` line, ``%m`` message and ``%%``; anything
+    else is copied (erratum 18).  ``utc_offset``, seconds or a callable of seconds since 1970, goes on top of UTC.
+
+    The message is what C's printf makes of the format, by the types of the stored arguments.  ``like_upstream``: what
+    CNanoLog's decompressor prints, with its clock, its loose reading of arguments, its disregard for all but the
+    place of a conversion, and its limits (clog, Semantics); an entry of an unknown site is a FormatError then.
+    """
+
+    def __init__(
+        self,
+        reader: ClogReader,
+        pattern: str = CLOG_PATTERN,
+        *,
+        utc_offset: UtcOffset = 0,
+        like_upstream: bool = False,
+    ) -> None:
+        self._reader = reader
+        self._header = reader.header
+        self._prefix = _CLOG_PREFIX[reader.header.byte_order]
+        self._upstream = like_upstream
+        # What upstream reads as packed where it can: all that is raw, but in files from before packing (family D).
+        self._loose = "" if reader.family == "D" else "raw"
+        self._offset = utc_offset
+        self._tokens = _clog_tokens(pattern)
+        self._names = {level.level: level.name for level in reversed(reader.levels)}
+        self._names.update(CLOG_LEVEL_NAMES)
+        self._second, self._clock = -1 << 70, ""  # of the last entry
+        self._sites = [self._site(site) for site in reader.sites]
+
+    def level(self, log_level: int) -> str:
+        """The name of a level; of one that is not registered, as the release of the file has it (clog 6)."""
+        old = self._upstream and self._reader.max_args == 16 and not self._reader.levels
+        return self._names.get(log_level, "UNKNOWN" if old else f"LEVEL_{log_level}")
+
+    def _site(self, site: LogSite) -> Tuple[Optional[str], int, FrozenSet[float], List[Tuple[str, str]]]:
+        """Of the message: template, number of arguments, values to take care of; and the tokens, with constants."""
+        constants = {"l": self.level(site.log_level), "f": site.filename, "L": str(site.line_number)}
+        if self._upstream:
+            constants = {name: text.partition("\0")[0] for name, text in constants.items()}
+        tokens: List[Tuple[str, str]] = [("", "")]
+        for kind, text in self._tokens:
+            text = constants.get(kind, text)
+            if kind in ("", *constants):
+                tokens[-1] = (tokens[-1][0], tokens[-1][1] + text)
+            else:
+                tokens.append((kind, ""))
+        return (*self._template(site), tokens)
+
+    def _template(self, site: LogSite) -> Tuple[Optional[str], int, FrozenSet[float]]:
+        """A Python format that gives the message in most cases; None if it may not."""
+        parts = _clog_upstream_parts(site.format, site.arg_types) if self._upstream else _clog_printf_parts(site)
+        template = ""
+        used = 0
+        for part in parts:
+            if isinstance(part, str):
+                template += part.replace("%", "%%")
+                continue
+            spec = (
+                "%s" if part.type == "STRING" and self._upstream else _clog_python_format(part, upstream=self._upstream)
+            )
+            if spec is None:
+                return None, 0, frozenset()
+            template += spec
+            used += 1
+        types = site.arg_types[:used]
+        care: Dict[str, Tuple[float, ...]] = {"DOUBLE": (_INFINITY, -_INFINITY), "POINTER": (0,)}
+        if self._upstream:
+            care["INT64"] = (-1 << 63,)  # has no packed form that upstream reads
+        return template, used, frozenset(value for type in types for value in care.get(type, ()))
+
+    def line(self, entry: LogEntry) -> str:
+        """The line of an entry, without an end of line; undecodable bytes are surrogates, as everywhere."""
+        log_id, timestamp, args, encoding, sign_lost, _, _ = entry
+        try:
+            template, used, care, tokens = self._sites[log_id]
+        except IndexError:
+            return self._stray(entry)
+        plain = encoding != "undecodable" and not (self._upstream and (encoding == self._loose or sign_lost))
+        message = None
+        if template is not None and plain:
+            message = template % (args if used == len(args) else args[:used])
+            if care and not care.isdisjoint(args):
+                message = None
+            elif _INFINITY in care and ("NAN" in message.upper() or "e+" in message):
+                message = None  # the sign of a nan; and PyPy has an exponent from 1e50 on, also for %f
+        if message is None:
+            message = self._message(entry)
+        if self._upstream and (len(message) > 511 or "\0" in message):
+            message = _clog_cut(message, 2047)
+        line = self._fill(tokens, timestamp, message)
+        return _clog_cut(line, 4095) if self._upstream and len(line) > 1023 else line
+
+    def _fill(self, tokens: List[Tuple[str, str]], timestamp: Optional[int], message: str) -> str:
+        line = ""
+        for kind, text in tokens:
+            if kind == "t":
+                line += self._time(timestamp) + text
+            elif kind == "m":
+                line += message + text
+            elif kind == "T":
+                line += f"{timestamp or 0}{text}"
+            elif kind == "r":
+                line += self._elapsed(timestamp) + text
+            else:
+                line += text
+        return line
+
+    def _time(self, timestamp: Optional[int]) -> str:
+        header = self._header
+        if timestamp is None or not header.timestamp_frequency:
+            return "NO-TIMESTAMP"
+        elapsed = timestamp - header.start_timestamp
+        if self._upstream:  # in floating point, cut, without start_time_nsec (erratum 19)
+            seconds = float(elapsed & _U64_MAX) / float(header.timestamp_frequency)
+            whole = int(seconds)
+            fraction = int((seconds - whole) * 1e9)
+            whole += header.start_time_sec
+        else:
+            if not -(1 << 63) <= elapsed < 1 << 63:
+                elapsed = (elapsed + (1 << 63) & _U64_MAX) - (1 << 63)
+            ns = elapsed * 1_000_000_000 // header.timestamp_frequency + header.start_time_nsec
+            whole, fraction = divmod(ns, 1_000_000_000)
+            whole += header.start_time_sec
+        if whole != self._second:
+            self._second = whole
+            self._clock = _calendar(whole + (self._offset(whole) if callable(self._offset) else self._offset))
+        return f"{self._clock}.{fraction:09d}"
+
+    def _elapsed(self, timestamp: Optional[int]) -> str:
+        """``%r``: the seconds since the start, with nine digits."""
+        frequency = self._header.timestamp_frequency
+        if timestamp is None or not frequency:
+            return "-nan"  # what 0 / 0 gives on an x86
+        elapsed = timestamp - self._header.start_timestamp
+        if self._upstream:
+            return f"{float(elapsed & _U64_MAX) / float(frequency):.9f}"
+        ns = ((elapsed + (1 << 63) & _U64_MAX) - (1 << 63)) * 1_000_000_000 // frequency
+        return f"{'-' * (ns < 0)}{abs(ns) // 1_000_000_000}.{abs(ns) % 1_000_000_000:09d}"
+
+    def _message(self, entry: LogEntry) -> str:
+        """The message by the long way."""
+        site = self._reader.sites[entry.log_id]
+        args: Sequence[Any] = entry.args
+        if not self._upstream:
+            if entry.encoding == "undecodable":
+                return f"{site.format} <{entry.data[:32].hex()}{'...' * (len(entry.data) > 32)}>"
+            return _clog_printf(_clog_printf_parts(site), args)
+        hole = entry.sign_lost or ("INT64" in site.arg_types and -1 << 63 in args)
+        if entry.encoding in (self._loose, "undecodable") or (entry.encoding == "packed" and hole):
+            data = entry.data
+            if entry.raw:
+                data = entry.raw[CLOG_ENTRY_UNTIMED.size if entry.timestamp is None else CLOG_ENTRY.size :]
+            elif entry.encoding == "packed":
+                data = _clog_write_packed(site.arg_types, args, sign_lost=True)
+            elif entry.encoding == "raw":
+                data = _clog_write_raw(site.arg_types, args, self._prefix)
+            args = _clog_upstream_args(site.arg_types, data, self._header.byte_order)
+        parts = _clog_upstream_parts(site.format, site.arg_types[: len(args)])
+        values = iter(args)
+        return "".join(
+            [part if isinstance(part, str) else _clog_upstream_value(part.type, next(values)) for part in parts]
+        )
+
+    def _stray(self, entry: LogEntry) -> str:
+        """The line of an entry that no site is known for."""
+        if self._upstream:
+            rule = "no such site in the dictionary"
+            raise _error("clog", CLOG_RULES[rule][1], 0, "log_id", _sentence(rule, str(entry.log_id)))
+        message = f"<site {entry.log_id}: {entry.data[:32].hex()}{'...' * (len(entry.data) > 32)}>"
+        tokens = [
+            ("", text) if kind == "" else ("", "?") if kind in "lfL" else (kind, "") for kind, text in self._tokens
+        ]
+        return self._fill(tokens, entry.timestamp, message)
+
+
+def _clog_tokens(pattern: str) -> List[Tuple[str, str]]:
+    """A pattern as tokens: a letter, or "" with text that is copied."""
+    tokens = []
+    head, *rest = pattern.split("%")
+    tokens.append(("", head))
+    literal = False
+    for place, piece in enumerate(rest):
+        if literal:  # after %%
+            literal = False
+            tokens.append(("", piece))
+        elif not piece:
+            literal = place + 1 < len(rest)
+            tokens.append(("", "%"))
+        elif piece[0] in "tTrlfLm":
+            tokens += (piece[0], ""), ("", piece[1:])
+        else:
+            tokens.append(("", "%" + piece))
+    return tokens
+
+
+class ClogSiteUse(NamedTuple):
+    """What one site logged: entries, and their bytes in the file."""
+
+    log_id: int
+    entries: int
+    bytes: int
+    level: str
+    filename: str
+    line_number: int
+    format: str
+
+
+class ClogRate(NamedTuple):
+    """How many entries fall in each of the buckets of ``bucket_ns`` nanoseconds from ``start_ns`` on."""
+
+    start_ns: int
+    bucket_ns: int
+    entries: Tuple[int, ...]
+
+
+class ClogAnalysis(NamedTuple):
+    """What a log holds: entries, ``bytes`` that they take in the file, times in nanoseconds since 1970, UTC.
+
+    Times leave out entries of no known site, which are garbage, unless the file has no dictionary at all.
+    ``out_of_order`` counts entries earlier than one before them; the sites are sorted by entries, then bytes.
+    """
+
+    entries: int
+    bytes: int
+    first_ns: Optional[int]
+    last_ns: Optional[int]
+    out_of_order: int
+    sign_lost: int
+    encodings: Dict[str, int]
+    by_level: Dict[str, int]
+    by_site: Tuple[ClogSiteUse, ...]
+    rate: ClogRate
+
+
+def clog_analysis(reader: ClogReader) -> ClogAnalysis:
+    """Read all entries and add them up."""
+    header = reader.header
+    sites = reader.sites
+    name = ClogText(reader).level
+    start_ns = header.start_time_sec * 1_000_000_000 + header.start_time_nsec
+    rate = _Buckets(start_ns, sum)
+    happen = rate.happen
+    uses = [[0, 0] for _ in sites]
+    encodings: Dict[str, int] = {}
+    first: Optional[int] = None
+    last = latest = total = entries = out_of_order = sign_lost = 0
+    for entry in reader:
+        size = _clog_entry_size(reader, entry)
+        entries += 1
+        total += size
+        encodings[entry.encoding] = encodings.get(entry.encoding, 0) + 1
+        sign_lost += entry.sign_lost
+        if entry.log_id < len(sites):
+            use = uses[entry.log_id]
+            use[0] += 1
+            use[1] += size
+        elif sites:
+            continue
+        now = reader.time_ns(entry)
+        if now is not None:
+            happen(now)
+            if first is None:
+                first = last = latest = now
+            out_of_order += now < latest
+            latest = max(latest, now)
+            first = min(first, now)
+            last = max(last, now)
+    by_level: Dict[str, int] = {}
+    for site, use in zip(sites, uses):
+        if use[0]:
+            by_level[name(site.log_level)] = by_level.get(name(site.log_level), 0) + use[0]
+    by_site = [
+        ClogSiteUse(log_id, use[0], use[1], name(site.log_level), site.filename, site.line_number, site.format)
+        for log_id, (site, use) in enumerate(zip(sites, uses))
+    ]
+    return ClogAnalysis(
+        entries,
+        total,
+        first,
+        None if first is None else last,
+        out_of_order,
+        sign_lost,
+        encodings,
+        dict(sorted(by_level.items(), key=lambda item: -item[1])),
+        tuple(sorted(by_site, key=lambda use: (-use.entries, -use.bytes, use.log_id))),
+        ClogRate(rate.start, rate.width, tuple(rate.values)),
+    )
+
+
+def _clog_entry_size(reader: ClogReader, entry: LogEntry) -> int:
+    """The bytes that an entry takes in its file."""
+    size = CLOG_ENTRY_UNTIMED.size if entry.timestamp is None else CLOG_ENTRY.size
+    if entry.raw or entry.encoding in ("unknown", "undecodable"):
+        return len(entry.raw) or size + len(entry.data)
+    numbers = 0
+    packed = entry.encoding == "packed"
+    for type, value in zip(reader.sites[entry.log_id].arg_types, entry.args):
+        if type == "STRING":
+            size += 4 + len(_clog_bytes(cast("str", value)))
+        elif packed and type in _CLOG_BITS:
+            size += (cast("int", value).bit_length() + 7) // 8 or 1
+            numbers += 1
+        else:
+            size += {"d": 8, "B": 1, "i": 4, "I": 4}.get(_CLOG_CODES[type], 8)
+            numbers += 1
+    return size + (numbers + 1) // 2 * packed
+
+
+class _ClogConversion(NamedTuple):
+    """What stands for an argument in a format, and the stored type of that argument."""
+
+    type: str
+    flags: str = ""
+    width: Union[int, str, None] = None  # "*": an argument of its own, before this one
+    precision: Union[int, str, None] = None
+    modifier: str = ""
+    letter: str = "s"
+
+
+_ClogParts = List[Union[str, _ClogConversion]]
+_CLOG_WIDEST = 10_000  # columns; what a format asks for is not allocated without limit
+
+
+def _clog_upstream_parts(format: str, types: Sequence[str]) -> _ClogParts:
+    """A format as CNanoLog's decompressor sees it, byte by byte (clog, The message)."""
+    data = _clog_bytes(format)
+    parts: _ClogParts = []
+    text = bytearray()
+    at = used = 0
+    while at < len(data):
+        mark = data.find(b"%", at)
+        text += data[at:mark] if mark >= 0 else data[at:]
+        if mark < 0:
+            break
+        at = mark + 1
+        if data[at : at + 1] == b"%":
+            at += 1
+        elif used < len(types):
+            while data[at : at + 1] and data[at] in b"-+ #0123456789.*":
+                at += 1
+            at += 1
+            parts += _clog_text(text), _ClogConversion(types[used])
+            text.clear()
+            used += 1
+            continue
+        text += b"%"
+    return [*parts, _clog_text(text)]
+
+
+def _clog_upstream_value(type: str, value: Any) -> str:
+    """An argument as CNanoLog's decompressor prints it: by its type alone."""
+    if type == "DOUBLE":
+        return _c_format(_ClogConversion(type, letter="f"), value)
+    if type == "POINTER":
+        return _c_format(_ClogConversion(type, letter="p"), value)
+    return _clog_text(bytes((value,))) if type == "CHAR" else str(value)
+
+
+def _clog_upstream_args(types: Sequence[str], data: bytes, order: str) -> List[Any]:
+    """Arguments as CNanoLog's decompressor reads them: loosely packed, else raw, as far as the bytes go (clog 4.5)."""
+    prefix = _CLOG_PREFIX[order]
+    numbers = [type for type in types if type != "STRING"]
+    at = (len(numbers) + 1) // 2
+    nibbles = [byte >> shift & 15 for byte in data[:at] for shift in (0, 4)]
+    args: List[Any] = []
+    for type, nibble in zip(numbers, nibbles):
+        signed = type in ("INT32", "INT64")
+        size = nibble & 7 if signed else nibble
+        fits = nibble == (8 if type == "DOUBLE" else 1) if type in ("DOUBLE", "CHAR") else 1 <= size <= 8
+        piece = data[at : at + size]
+        at += size
+        if not fits or len(piece) < size:
+            at = len(data) + 1
+            break
+        if type == "DOUBLE":
+            args += struct.unpack(prefix + "d", piece)
+            continue
+        value = int.from_bytes(
+            piece.ljust(8, b"\0") if order == "big" and type != "CHAR" else piece, cast("Any", order)
+        )
+        args.append(_clog_wrapped(type, -value if signed and nibble > 8 else value))
+    for place, type in enumerate(types):
+        if type == "STRING":
+            start = at + 4
+            at = start + int.from_bytes(data[at:start], cast("Any", order))
+            args.insert(place, _clog_text(data[start:at]))
+    if at == len(data) and len(args) == len(types):
+        return args
+    args = []
+    at = 0
+    for type in types:
+        if type == "STRING":
+            start = at + 4
+            at = min(start + int.from_bytes(data[at:start], cast("Any", order)), len(data))
+            args.append(_clog_text(data[start:at]))
+            continue
+        code = _CLOG_CODES.get(type, "")
+        size = struct.calcsize("<" + code)
+        if not code or len(data) < at + size:
+            break
+        args += struct.unpack_from(prefix + code, data, at)
+        at += size
+    return args
+
+
+def _clog_wrapped(type: str, value: int) -> int:
+    """A number as a C variable of the type holds it."""
+    bits = _CLOG_BITS.get(type, 8)
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if type in ("INT32", "INT64") and value >> bits - 1 else value
+
+
+def _clog_cut(text: str, limit: int) -> str:
+    """Text as a buffer in C holds it: so many bytes, up to the first NUL."""
+    return _clog_text(_clog_bytes(text)[:limit].partition(b"\0")[0])
+
+
+def _clog_printf_parts(site: LogSite) -> _ClogParts:
+    """A format as C's printf sees it; a conversion for which no argument is left stays text."""
+    format = site.format
+    types = iter(site.arg_types)
+    parts: _ClogParts = []
+    text: List[str] = []
+    at = 0
+    while True:
+        mark = format.find("%", at)
+        if mark < 0:
+            return [*parts, "".join(text) + format[at:]]
+        text.append(format[at:mark])
+        at = mark + 1
+        flags, at = _span(format, at, "-+ #0'")
+        width, at = _span(format, at, "0123456789*")
+        precision = None
+        if format[at : at + 1] == ".":
+            precision, at = _span(format, at + 1, "0123456789*")
+        modifier, at = _span(format, at, "hlqjzLt")
+        letter = format[at : at + 1]
+        at += 1
+        taken = [next(types, "") for star in (width, precision) if star == "*"]
+        type = next(types, "") if letter and letter in "diouxXeEfFgGaAcsp" else ""
+        if letter == "%":
+            text.append("%")
+        elif type:
+            parts += "".join(text), *[_ClogConversion(star, letter="*") for star in taken]
+            parts.append(_ClogConversion(type, flags, _columns(width), _columns(precision, 0), modifier, letter))
+            text.clear()
+        else:
+            text.append(format[mark:at])
+
+
+def _span(text: str, at: int, letters: str) -> Tuple[str, int]:
+    """The run of some letters at a place, and where it ends."""
+    start = at
+    while at < len(text) and text[at] in letters:
+        at += 1
+    return text[start:at], at
+
+
+def _columns(digits: Optional[str], usual: Optional[int] = None) -> Union[int, str, None]:
+    if digits is None or "*" in digits:
+        return digits and "*"
+    return min(int(digits[:9]), _CLOG_WIDEST) if digits else usual
+
+
+def _clog_python_format(part: _ClogConversion, *, upstream: bool) -> Optional[str]:
+    """The conversion of Python's % that gives the same as C's; None where it does not always."""
+    type, flags, width, precision, _, letter = part
+    if upstream:
+        return {"DOUBLE": "%f", "POINTER": "0x%x", "CHAR": None}.get(type, "%d")
+    if "*" in (letter, width, precision) or "#" in flags:
+        return None
+    columns = flags.replace("'", "") + ("" if width is None else str(width))
+    if type == "DOUBLE" and letter in "eEfFgG":
+        return f"%{columns}{'' if precision is None else f'.{precision}'}{letter}"
+    if precision is not None:
+        return None
+    if type == "STRING" and letter == "s" and not columns:
+        return "%s"
+    if type in ("INT32", "INT64") and letter in "di":
+        return f"%{columns}d"
+    if type in ("UINT32", "UINT64") and letter in "diu" and not {*flags} & {"+", " "}:
+        return f"%{columns}d"
+    return None
+
+
+def _clog_printf(parts: _ClogParts, args: Iterable[Any]) -> str:
+    """The message of C's printf, with the arguments by their stored types."""
+    values = iter(args)
+    made = []
+    stars: List[int] = []
+    for part in parts:
+        if isinstance(part, str):
+            made.append(part)
+        elif part.letter == "*":
+            value = next(values)
+            stars.append(max(min(value, _CLOG_WIDEST), -_CLOG_WIDEST) if isinstance(value, int) else 0)
+        else:
+            if part.width == "*":
+                width = stars.pop(0)
+                part = part._replace(width=abs(width), flags=part.flags + "-" * (width < 0))
+            if part.precision == "*":
+                precision = stars.pop(0)
+                part = part._replace(precision=precision if precision >= 0 else None)
+            made.append(_c_format(part, next(values)))
+    return "".join(made)
+
+
+_C_MODIFIERS = {"hh": 8, "h": 16}
+
+
+def _c_format(part: _ClogConversion, value: Any) -> str:
+    """What C's printf makes of one argument; where letter and type do not agree, the type decides."""
+    type, flags, _, _, modifier, letter = part
+    width, precision = (size if isinstance(size, int) else None for size in (part.width, part.precision))
+    sign = prefix = ""
+    fill = "0" in flags and "-" not in flags
+    plus = "+" if "+" in flags else " " if " " in flags else ""
+    if type == "STRING":
+        data = _clog_bytes(value)
+        digits = _clog_text(data[:precision] if letter == "s" else data)
+        fill = False
+    elif type == "DOUBLE":
+        negative = struct.pack(">d", value)[0] > 0x7F
+        sign = "-" if negative else plus
+        if not -_INFINITY < value < _INFINITY:
+            digits = "inf" if abs(value) == _INFINITY else "nan"
+            digits = digits.upper() if letter in "EFGA" else digits
+            fill = False
+        elif letter in "aA":
+            prefix, digits = _c_hexadecimal(abs(value), precision)
+            prefix, digits = (prefix.upper(), digits.upper()) if letter == "A" else (prefix, digits)
+        else:
+            form = f"{'#' * ('#' in flags)}.{6 if precision is None else precision}"
+            digits = format(abs(value), form + (letter if letter in "eEfFgG" else "f"))
+    elif letter == "c" or (type == "CHAR" and letter not in "diouxX"):
+        digits = _clog_text(bytes((value & 0xFF,)))
+        fill = False
+    elif letter == "p" or (type == "POINTER" and letter not in "diouxX"):
+        digits = f"0x{value & _U64_MAX:x}" if value else "(nil)"
+        fill = False
+    else:
+        if letter in "oxX":
+            value &= (1 << min(_C_MODIFIERS.get(modifier, 64), _CLOG_BITS.get(type, 8))) - 1
+        digits = {"o": "%o", "x": "%x", "X": "%X"}.get(letter, "%d") % abs(value)
+        if precision is not None:
+            digits = digits.rjust(precision, "0") if value or precision else ""
+            fill = False
+        if "#" in flags and letter in "xX" and value:
+            prefix = "0" + letter
+        elif "#" in flags and letter == "o" and digits[:1] != "0":
+            digits = "0" + digits
+        sign = "-" if value < 0 else "" if letter in "uoxX" else plus
+    missing = (width or 0) - len(_clog_bytes(sign + prefix + digits))
+    if missing <= 0:
+        return sign + prefix + digits
+    if fill:
+        return sign + prefix + "0" * missing + digits
+    return sign + prefix + digits + " " * missing if "-" in flags else " " * missing + sign + prefix + digits
+
+
+def _c_hexadecimal(value: float, precision: Optional[int]) -> Tuple[str, str]:
+    """``%a`` of a number that is not negative: its prefix and the rest.
+
+    >>> _c_hexadecimal(1.0, None), _c_hexadecimal(0.1, 2)
+    (('0x', '1p+0'), ('0x', '1.9ap-4'))
+    """
+    head, _, exponent = value.hex().partition("p")
+    whole, _, fraction = head[2:].partition(".")
+    fraction = fraction.rstrip("0")
+    if precision is not None and precision < len(fraction):
+        number = int(whole + fraction, 16)
+        unit = 16 ** (len(fraction) - precision)
+        down, rest = divmod(number, unit)
+        down += rest * 2 > unit or (rest * 2 == unit and down & 1)
+        digits = f"{down:0{precision + 1}x}"
+        whole, fraction = digits[: len(digits) - precision], digits[len(digits) - precision :]
+    fraction = fraction.ljust(precision or 0, "0")
+    return "0x", whole + ("." + fraction if fraction else "") + "p" + exponent
+
+
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
 
 
@@ -2334,6 +4523,23 @@ FORMATS: Dict[str, Format] = {
             "files": Dict[int, str],
             "functions": Dict[int, str],
             "metadata": Optional[str],
+        },
+    ),
+    "clog": Format(
+        "clog",
+        "binary log of CNanoLog, a logger for C",
+        (".clog",),
+        lambda prefix: prefix.startswith((b"ONAN", b"NANO")),
+        ClogReader,
+        ClogWriter,
+        _explain_clog,
+        ClogHeader,
+        (LogEntry,),
+        {
+            "sites": Tuple[LogSite, ...],
+            "levels": Tuple[LogLevel, ...],
+            "max_args": Optional[int],
+            "dictionary": Optional[bytes],
         },
     ),
 }
@@ -2465,6 +4671,7 @@ def _explain(source: _Source, format: Optional[str], *, recover: bool) -> Tuple[
 # tells its class.  Bytes are lower-case hex, text that is not UTF-8 has lone surrogates.
 
 _SCHEMA = 1
+_JSON_FLOATS = {0x7FF8 << 48: "NaN", 0x7FF0 << 48: "Infinity", 0xFFF0 << 48: "-Infinity"}  # by their bits
 
 
 def _to_json(value: Any) -> Any:
@@ -2481,6 +4688,9 @@ def _to_json(value: Any) -> Any:
         return [_to_json(item) for item in value]
     if isinstance(value, dict):
         return {str(key): _to_json(item) for key, item in value.items()}
+    if isinstance(value, float) and not -_INFINITY < value < _INFINITY:
+        bits = struct.unpack("<Q", struct.pack("<d", value))[0]
+        return _JSON_FLOATS.get(bits, {"bits": f"0x{bits:016x}"})
     return value.hex() if isinstance(value, bytes) else value
 
 
@@ -2530,11 +4740,11 @@ def encode(text: Iterable[Union[str, bytes]], file: WritableFile) -> None:
     with writer:
         try:
             writer.write_all(document.records())
+            writer._end(document.tables, document.tail)
         except FormatError:
             raise
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise _bad_json(document.where, str(error), offset=document.offset) from None
-        writer._end(document.tables, document.tail)
 
 
 class _JsonDocument:
@@ -2630,12 +4840,26 @@ def _json_object(text: bytes, offset: int) -> Dict[str, Any]:
     return cast("Dict[str, Any]", _from_json(Dict[str, object], value, "", offset))
 
 
+def _float_from_json(value: Any) -> Optional[float]:
+    """A float from a number, from one of the words for those that JSON lacks, or from its bits; else None."""
+    if isinstance(value, dict) and [*value] == ["bits"] and type(value["bits"]) is str:
+        digits = value["bits"]
+        if digits[:2] == "0x" and len(digits) == 18 and all(c in "0123456789abcdef" for c in digits[2:]):
+            return cast("float", struct.unpack(">d", bytes.fromhex(digits[2:]))[0])
+    if type(value) is int and -1 << 1023 < value < 1 << 1023:
+        return float(value)
+    bits = next((bits for bits, word in _JSON_FLOATS.items() if word == value), None)
+    if bits is not None:
+        return cast("float", struct.unpack("<d", struct.pack("<Q", bits))[0])
+    return value if type(value) is float else None
+
+
 _HINTS: Dict[type, Dict[str, Any]] = {}  # filled by _from_json: the field types of each NamedTuple
 
 
 def _from_json(hint: Any, value: Any, where: str, offset: int = 0) -> Any:
     """A value of the type ``hint`` from its JSON form, the reverse of _to_json; ``offset`` is for errors."""
-    if hint is object or (hint in (int, str, bool) and type(value) is hint):
+    if hint is object or (hint in (int, str, bool, type(None)) and type(value) is hint):
         return value
     origin = get_origin(hint)
     inner = get_args(hint)
@@ -2645,7 +4869,12 @@ def _from_json(hint: Any, value: Any, where: str, offset: int = 0) -> Any:
         except ValueError:
             raise _bad_json(where, "not hexadecimal", offset=offset) from None
     if origin is Union:
-        return None if value is None else _from_json(inner[0], value, where, offset)
+        fitting = [one for one in inner if type(value) is one]
+        return _from_json((fitting or inner)[0], value, where, offset)
+    if hint is float:
+        number = _float_from_json(value)
+        if number is not None:
+            return number
     if origin in (tuple, list) and isinstance(value, list):
         return origin([_from_json(inner[0], item, f"{where}[{place}]", offset) for place, item in enumerate(value)])
     if origin is dict and isinstance(value, dict):
@@ -2776,9 +5005,88 @@ def _mlyze_upstream_label(metadata: Any, stack_id: int) -> str:
     return f"{file.rpartition('/')[2]}:{frames[0]['line']} {function}()"[:50]
 
 
+def _clog_to_text(reader: ClogReader, options: _Options) -> Iterator[bytes]:
+    """The lines of ``convert --to text``, some at a time; those before a fault come before it is raised."""
+    upstream = options.like_upstream
+    text = ClogText(reader, options.pattern, utc_offset=_local_offset, like_upstream=upstream)
+    entries = _clog_upstream_entries(reader) if upstream else iter(reader)
+    wanted = _clog_wanted(reader, text, options.level, like_upstream=upstream) if options.level is not None else None
+    sort: Optional[List[Tuple[int, str]]] = [] if options.sort else None
+    lines: List[str] = []
+    add = lines.append
+    line = text.line
+    try:
+        for entry in entries:
+            made = line(entry)
+            if wanted is not None and entry[0] not in wanted:
+                continue
+            if sort is not None:
+                sort.append((reader.time_ns(entry) or 0, made))
+                continue
+            add(made)
+            if len(lines) >= 500:
+                yield _clog_bytes("\n".join(lines) + "\n")
+                lines.clear()
+    except FormatError:
+        yield _clog_sorted_lines(lines, sort)
+        raise
+    yield _clog_sorted_lines(lines, sort)
+
+
+def _clog_sorted_lines(lines: Iterable[str], sort: Optional[List[Tuple[int, str]]]) -> bytes:
+    if sort is not None:
+        lines = [line for _, line in sorted(sort, key=lambda timed: timed[0])]
+    return _clog_bytes("".join([line + "\n" for line in lines]))
+
+
+def _ascii_lower(text: str) -> str:
+    return _clog_text(_clog_bytes(text).lower())
+
+
+def _clog_upstream_entries(reader: ClogReader) -> Iterator[LogEntry]:
+    """As many entries as CNanoLog's decompressor reads; raises FormatError where it refuses a file, or stops."""
+    header = reader.header
+    if header.version_major != CLOG_VERSION:
+        raise _error("clog", "unsupported-version", 4, "version_major", str(header.version_major))
+    if not header.dictionary_offset or reader.max_args is None:
+        raise _error("clog", "bad-reference", 40, "dictionary_offset", "no dictionary there that can be read")
+    if any(len(_clog_bytes(level.name)) > 31 for level in reader.levels):
+        raise _error("clog", "bad-size", header.dictionary_offset, "levels", "level name of more than 31 bytes")
+    number = 0
+    for number, entry in enumerate(reader, 1):
+        if number > header.entry_count:
+            return
+        yield entry
+    if number < header.entry_count:
+        raise _error("clog", "bad-reference", header.dictionary_offset, f"entries[{number}].log_id", "no such site")
+
+
+def _clog_wanted(reader: ClogReader, text: ClogText, wanted: str, *, like_upstream: bool) -> Optional[FrozenSet[int]]:
+    """The numbers of the sites whose level is asked for by name; None for all.
+
+    ``like_upstream``: unknown names are passed over, those of no known level filter nothing, 255 has no name.
+    """
+    names = {_ascii_lower(level.name): level.level for level in reversed(reader.levels)}
+    names.update({name.lower(): level for level, name in CLOG_LEVEL_NAMES.items()})
+    if like_upstream:
+        names = {name: level for name, level in names.items() if level != 255}
+    else:
+        names.update({_ascii_lower(text.level(site.log_level)): site.log_level for site in reader.sites})
+    levels = set()
+    for name in wanted.split(","):
+        key = _ascii_lower(name.strip(" \t"))
+        if key in names:
+            levels.add(names[key])
+        elif key and like_upstream:
+            _complain(f"unknown level {name.strip()!r}")
+        elif key:
+            raise _UsageError(f"no level is called {name.strip()!r}; there are: {', '.join(sorted(names))}")
+    return frozenset(place for place, site in enumerate(reader.sites) if site.log_level in levels) if levels else None
+
+
 # ==== 9. Statistics: what info and stats print ========================================================
 
-_Options = Any  # an argparse.Namespace; argparse is imported by the command line alone
+_Options = Any  # an _Options; argparse is imported by the command line alone
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN = str.maketrans(_BARS + "├└─", "_.:-=+*#|`-")  # for terminals that lack them
 
@@ -2815,13 +5123,13 @@ def _duration(value_us: int) -> str:
     return f"{value_us // 1_000_000:,}.{value_us % 1_000_000 // 1000:03d} s"
 
 
-def _many(number: int, noun: str) -> str:
+def _many(number: int, noun: str, nouns: str = "") -> str:
     """A number with its noun.
 
     >>> _many(1, "block"), _many(2000, "block")
     ('1 block', '2,000 blocks')
     """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} " + (noun if number == 1 else nouns or noun + "s")
 
 
 def _printable(text: str) -> str:
@@ -2980,13 +5288,14 @@ def _mlyze_stats_json(reader: MlyzeReader, options: _Options) -> Any:
 
 
 class _View(NamedTuple):
-    """What the command line can tell of one format."""
+    """What the command line can tell of one format, and what it converts it to."""
 
     info: Callable[[Any], Iterator[Tuple[str, str]]]
     stats: Callable[[Any, _Options], Iterator[str]]
     stats_json: Callable[[Any, _Options], Any]
-    upstream_stats: Callable[[_Source, str], Tuple[List[str], bool]]
+    upstream_stats: Optional[Callable[[_Source, str], Tuple[List[str], bool]]]
     demo: Callable[[WritableFile], None]
+    targets: Mapping[str, Callable[[Any, _Options], Iterator[bytes]]]
 
 
 def _mlyze_demo(file: WritableFile) -> None:
@@ -3012,7 +5321,112 @@ def _mlyze_demo(file: WritableFile) -> None:
         writer.marker(start_us + 62_500, "done")
 
 
-_VIEWS = {"mlyze": _View(_mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_upstream_report, _mlyze_demo)}
+def _clog_info(reader: ClogReader) -> Iterator[Tuple[str, str]]:
+    """What ``info`` tells of a log."""
+    header = reader.header
+    found = clog_analysis(reader)
+    yield (
+        "version",
+        f"{header.version_major}.{header.version_minor}, {_clog_family_text(reader)}, {header.byte_order}-endian",
+    )
+    yield "started", _utc(header.start_time_sec * 1_000_000 + header.start_time_nsec // 1000)
+    if found.first_ns is not None and found.last_ns is not None:
+        yield "first", _utc(found.first_ns // 1000)
+        yield "lasts", _duration((found.last_ns - found.first_ns) // 1000)
+    elif not header.has_timestamps:
+        yield "times", "none: the program was built without"
+    yield (
+        "entries",
+        f"{found.entries:,}: "
+        + (", ".join(f"{number:,} {_printable(name)}" for name, number in found.by_level.items()) or "none"),
+    )
+    yield "arguments", ", ".join(f"{number:,} {name}" for name, number in found.encodings.items()) or "none"
+    registered = ", ".join(f"{_printable(level.name)} ({level.level})" for level in reader.levels)
+    yield "registered", _many(len(reader.sites), "site") + (f"; levels {registered}" if registered else "")
+
+
+def _clog_family_text(reader: ClogReader) -> str:
+    return f"family {reader.family}" if reader.family else "no dictionary"
+
+
+def _clog_stats(reader: ClogReader, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of a log."""
+    found = clog_analysis(reader)
+    timed = found.first_ns is not None and found.last_ns is not None
+    took = f" in {_duration(((found.last_ns or 0) - (found.first_ns or 0)) // 1000)}" if timed else ""
+    since = f" from {_utc((found.first_ns or 0) // 1000)}" if timed else ""
+    yield f"{_many(found.entries, 'entry', 'entries')}, {_size(found.bytes)}{took}{since}"
+    yield from _facts(_clog_facts(found))
+    yield from _table(
+        "Entries, by level",
+        ("entries", "level"),
+        list(found.by_level.items()),
+        lambda use: (f"{use[1]:,}", _printable(use[0])),
+        options.top,
+    )
+    yield from _table(
+        "Entries, by site",
+        ("entries", "bytes", "level", "where"),
+        found.by_site,
+        lambda use: (
+            f"{use.entries:,}",
+            f"{use.bytes:,}",
+            _printable(use.level),
+            _printable(f"{use.filename}:{use.line_number}  {use.format}"),
+        ),
+        options.top,
+    )
+
+
+def _clog_facts(found: ClogAnalysis) -> Iterator[Tuple[str, str]]:
+    if found.first_ns is not None:
+        yield "entries", _sparkline(found.rate.entries)
+        yield "", f"in each {_duration(found.rate.bucket_ns // 1000)}"
+        share = 100 * found.out_of_order / max(found.entries, 1)
+        yield "order", f"{found.out_of_order:,} ({share:.1f} %) are earlier than one before them"
+    else:
+        yield "times", "none"
+    yield "arguments", ", ".join(f"{number:,} {name}" for name, number in found.encodings.items()) or "none"
+    if found.sign_lost:
+        yield "lossy", f"{found.sign_lost:,} with an INT64 whose sign the writer lost"
+    opaque = found.encodings.get("unknown", 0) + found.encodings.get("undecodable", 0)
+    if opaque:
+        yield "opaque", f"{opaque:,}, of no known site, or with arguments that cannot be told"
+    silent = sum(use.entries == 0 for use in found.by_site)
+    if silent:
+        yield "silent", _many(silent, "site") + " without an entry"
+
+
+def _clog_stats_json(reader: ClogReader, _options: _Options) -> Any:
+    return clog_analysis(reader)
+
+
+def _clog_demo(file: WritableFile) -> None:
+    """A small log of an invented server: two threads out of order, a level of its own."""
+    frequency = 2_500_000_000
+    with ClogWriter(file, frequency=frequency, start_timestamp=7_000_000, start_time_sec=1_764_979_200) as writer:
+        writer.level(10, "METRIC")
+        started = writer.site(0, "src/main.c", 21, "listening on port %u", ("UINT32",))
+        request = writer.site(3, "src/http.c", 88, "%s %s -> %d in %.3f ms", ("STRING", "STRING", "INT32", "DOUBLE"))
+        slow = writer.site(1, "src/http.c", 93, "slow request %s from %08x", ("STRING", "UINT32"))
+        metric = writer.site(10, "src/main.c", 57, "%lu bytes sent, %d%% busy", ("UINT64", "INT32"))
+        failed = writer.site(2, "src/store.c", 140, "cannot open %s: %d", ("STRING", "INT32"))
+        writer.log(started, 8080, timestamp=7_000_000)
+        for turn in range(40):
+            now = 7_000_000 + frequency // 50 * (turn + 1)
+            path = f"/item/{turn * 37 % 50}"
+            writer.log(request, "GET", path, 200, 0.31 + turn % 7, timestamp=now)
+            if turn % 9 == 5:
+                writer.log(slow, path, 0xC0A80000 + turn, timestamp=now - 90_000)
+            if turn % 10 == 9:
+                writer.log(metric, 4096 * turn * turn, 5 * turn % 100, timestamp=now + 1000)
+        writer.log(failed, "/var/lib/items", -13, timestamp=7_000_000 + frequency)
+
+
+_VIEWS = {
+    "mlyze": _View(_mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_upstream_report, _mlyze_demo, {}),
+    "clog": _View(_clog_info, _clog_stats, _clog_stats_json, None, _clog_demo, {"text": _clog_to_text}),
+}
 
 
 # ==== 10. Command line ================================================================================
@@ -3022,6 +5436,16 @@ _LARGE = 32 << 20  # bytes from which on a file's progress is shown
 
 class _UsageError(Exception):
     """What the user asked for cannot be done; one line, exit code 2."""
+
+
+def _local_offset(seconds: int) -> int:
+    """How far the local time zone is ahead of UTC at a time."""
+    import time
+
+    try:
+        return time.localtime(seconds).tm_gmtoff
+    except (OverflowError, ValueError, OSError):  # what this machine's calendar does not reach
+        return 0
 
 
 class _Progress:
@@ -3041,6 +5465,16 @@ class _Progress:
             self._tell(f"\r{percent:3d} %")
             self._shown = percent
         return data
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._done = self._file.seek(offset, whence)
+        return self._done
 
     def close(self) -> None:
         self._tell("\r     \r")
@@ -3167,11 +5601,17 @@ def _discard(file: IO[bytes], path: str) -> None:
     os.remove(path)
 
 
-def _reading(options: _Options, name: str, *, strict: bool = False, recover: bool = False) -> Reader[Any, Any]:
+def _reading(
+    options: _Options, name: str, *, recover: bool = False, dictionary: Optional[str] = None
+) -> Reader[Any, Any]:
     """The Reader of a file of the command line."""
     source = _input(name)
     try:
-        return _known(options.format, source).reader(source, strict=strict, recover=recover or options.recover)
+        known = _known(options.format, source)
+        given: Dict[str, Any] = (
+            {"dictionary": _input(dictionary)} if dictionary is not None and known.name == "clog" else {}
+        )
+        return known.reader(source, recover=recover or options.recover, **given)
     except BaseException:
         source.close()
         raise
@@ -3239,7 +5679,7 @@ def _run_check(options: _Options) -> int:
         records = 0
         try:
             with _reading(options, name, recover=True) as reader:
-                format = reader.format
+                format = f"{reader.format}, family {reader.family}" if reader.family else reader.format
                 for _ in reader:
                     records += 1
                 problems = reader.problems
@@ -3267,6 +5707,21 @@ def _run_decode(options: _Options) -> int:
         for problem in reader.problems:
             if problem.severity == "fault":
                 _complain(f"{options.file}: {_problem_text(problem)}")
+    return 0
+
+
+def _run_convert(options: _Options) -> int:
+    with _reading(options, options.file, recover=options.like_upstream, dictionary=options.dictionary) as reader:
+        targets = _VIEWS[reader.format].targets
+        if options.to not in targets:
+            offer = f"converted to: {', '.join(targets)}" if targets else "not converted to anything yet"
+            raise _UsageError(f"{options.to!r}: files of {reader.format} are {offer}")
+        with _Output(options) as output:
+            for piece in targets[options.to](reader, options):
+                output.write(piece)
+            for problem in reader.problems:
+                if problem.severity == "fault" and options.recover:
+                    _complain(f"{options.file}: {_problem_text(problem)}")
     return 0
 
 
@@ -3335,12 +5790,19 @@ def _matches(path: str, pattern: str) -> bool:
     return True
 
 
+def _upstream_stats(format: Format) -> Callable[[_Source, str], Tuple[List[str], bool]]:
+    found = _VIEWS[format.name].upstream_stats
+    if found is None:
+        raise _UsageError(f"the program of {format.name} prints no statistics")
+    return found
+
+
 def _run_stats(options: _Options) -> int:
     def stats(name: str, output: _Output) -> bool:
         if options.like_upstream:
             source = _input(name)
             try:
-                lines, good = _VIEWS[_known(options.format, source).name].upstream_stats(source, name)
+                lines, good = _upstream_stats(_known(options.format, source))(source, name)
             finally:
                 source.close()
             for line in lines:
@@ -3380,7 +5842,8 @@ def _run_demo(options: _Options) -> int:
                 with _Output(options) as file:
                     file.write(made.getvalue())
             output.line(f"{path}: {format.title}")
-            for command in ("stats", "explain", "check", "decode"):
+            targets = [f"convert --to {target}" for target in _VIEWS[format.name].targets]
+            for command in ("stats", "explain", "check", "decode", *targets):
                 output.line(f"  {me} {command} {_quoted(path)}")
     return 0
 
@@ -3491,6 +5954,19 @@ def _parser() -> Any:
     made.add_argument(
         "--like-upstream", action="store_true", help="what the format's own program prints, right or wrong"
     )
+    made = command("convert", _run_convert, "to another format", "convert app.clog --to text --level WARN,ERROR")
+    reading(made)
+    made.add_argument("--to", required=True, metavar="TARGET", help="what to: text (clog)")
+    made.add_argument(
+        "--pattern",
+        default=CLOG_PATTERN,
+        metavar="P",
+        help="text: %%t time, %%T ticks, %%r seconds, %%l level, %%f file, %%L line, %%m message (%(default)s)",
+    )
+    made.add_argument("--level", metavar="A,B", help="text: only entries of these levels")
+    made.add_argument("--sort", action="store_true", help="text: by time; keeps all lines in memory")
+    made.add_argument("--dictionary", metavar="FILE", help="clog: of a file of the same run, for one not closed")
+    made.add_argument("--like-upstream", action="store_true", help="as the format's own program does it")
     made = command("demo", _run_demo, "write a small file of each format, and say what to try", "demo")
     made.add_argument("folder", nargs="?", default="memformats-demo", metavar="DIR", help="where to (memformats-demo)")
     return parser
