@@ -21,42 +21,56 @@ import json
 import os
 import platform
 import random
+import re
 import struct
 import subprocess
 import sys
 import time
-from itertools import repeat
+from datetime import datetime, timedelta, timezone
+from itertools import islice, repeat
 from statistics import median
-from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, cast
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 import memformats
-from memformats import Alloc, Frame, Free, Gc, Marker, MlyzeHeader, MlyzeRecord
+from memformats import Alloc, Frame, Free, Gc, LogEntry, LogSite, Marker, MlyzeHeader, MlyzeRecord
 
 Items = Iterable[Any]  # what a way of reading gives, in its own classes
-Read = Callable[[IO[bytes]], Items]  # a generator function; its file starts with the first record
+Read = Callable[[IO[bytes]], Items]  # a generator function; its file is what lies between header and tables
+Tables = Dict[str, Any]
 
 
 class Peer(NamedTuple):
-    """Another way to read: ``load`` makes it or raises ImportError, ``restore`` makes a record of an item."""
+    """Another way to read: ``load`` makes it of the tables or raises ImportError, ``restore`` makes records."""
 
     name: str
-    load: Callable[[], Read]
+    load: Callable[[Tables], Read]
     restore: Callable[[Any], Any] = lambda item: item
+
+
+class Way(NamedTuple):
+    """Something to time: ``run``, with what ``setup`` gives before the clock starts."""
+
+    name: str
+    setup: Callable[[], Any]
+    run: Callable[[Any], object]
 
 
 class Bench(NamedTuple):
     """What is measured for one format.
 
-    ``make`` gives a file of so many records, ``writer`` takes header and tables, ``settle`` gives the records of
-    a peer what hangs on the header, ``naive_write`` is the plainest way, ``analyse`` the work behind ``stats``.
+    ``make`` gives a file of so many records, ``writer`` takes header and tables, ``body`` tells from the header
+    where the records are, ``settle`` gives the records of a peer what hangs on header and tables, ``naive_write``
+    is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked.
     """
 
     make: Callable[[int], bytes]
-    writer: Callable[[IO[bytes], Any, Dict[str, Any]], memformats.Writer[Any, Any]]
+    writer: Callable[[IO[bytes], Any, Tables], memformats.Writer[Any, Any]]
+    body: Callable[[Any], slice]
     peers: Tuple[Peer, ...]
-    settle: Callable[[Items, Any], Items]
+    settle: Callable[[Items, Any, Tables], Items]
     naive_write: Callable[..., None]
     analyse: Callable[[Any], object]
+    more: Callable[[Sample], Iterable[Way]] = lambda _: ()
 
 
 class Sample:
@@ -67,8 +81,7 @@ class Sample:
         self.bench = BENCHES[format]
         self.data = self.bench.make(count)
         self.header, self.tables = self.reader().header, self.reader().tables
-        self.writer(start := io.BytesIO()).close()
-        self.body = self.data[len(start.getvalue()) :]  # from the first record on
+        self.body = self.data[self.bench.body(self.header)]
 
     @functools.cached_property
     def records(self) -> List[Any]:
@@ -143,13 +156,13 @@ def make_mlyze(count: int) -> bytes:
     return file.getvalue()
 
 
-def open_mlyze(file: IO[bytes], header: MlyzeHeader, tables: Dict[str, Any]) -> memformats.MlyzeWriter:
+def open_mlyze(file: IO[bytes], header: MlyzeHeader, tables: Tables) -> memformats.MlyzeWriter:
     """A writer that has its metadata."""
     tables = {name: tables[name] for name in ("stacks", "files", "functions")}
     return memformats.MlyzeWriter(file, start_us=header.start_us, **tables)
 
 
-def naive_mlyze() -> Read:
+def naive_mlyze(_tables: Tables) -> Read:
     """The reading algorithm of the format's document, completed with GC and MARKER."""
 
     def read_varint(file: IO[bytes]) -> int:
@@ -181,8 +194,22 @@ def naive_mlyze() -> Read:
     return read
 
 
+def construct_read(declaration: Any, *, compiled: bool) -> Read:
+    """Parses record by record."""
+    if compiled:
+        declaration = declaration.compile()
+
+    def read(file: IO[bytes]) -> Items:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        while file.tell() < size:
+            yield declaration.parse_stream(file)
+
+    return read
+
+
 def construct_mlyze(*, compiled: bool) -> Read:
-    """A declaration for construct, parsed record by record."""
+    """A declaration for construct."""
     c: Any = importlib.import_module("construct")
     bodies = {
         0: c.Struct("address" / c.Int64ul, "size" / c.VarInt, "stack_id" / c.VarInt, "thread_id" / c.Int16ul),
@@ -190,17 +217,9 @@ def construct_mlyze(*, compiled: bool) -> Read:
         2: c.Struct("objects" / c.VarInt, "bytes" / c.VarInt),
         3: c.Struct("name_id" / c.VarInt),
     }
-    event = c.Struct("type" / c.Int8ul, "delta" / c.VarInt, "body" / c.Switch(c.this.type, bodies))
-    if compiled:
-        event = event.compile()
-
-    def read(file: IO[bytes]) -> Items:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-        while file.tell() < size:
-            yield event.parse_stream(file)
-
-    return read
+    return construct_read(
+        c.Struct("type" / c.Int8ul, "delta" / c.VarInt, "body" / c.Switch(c.this.type, bodies)), compiled=compiled
+    )
 
 
 def from_construct(item: Any) -> Any:
@@ -208,7 +227,7 @@ def from_construct(item: Any) -> Any:
     return KINDS[item.type](item.delta, **{key: item.body[key] for key in item.body if key[0] != "_"})
 
 
-def cstruct_mlyze() -> Read:
+def cstruct_mlyze(_tables: Tables) -> Read:
     """A declaration for dissect.cstruct; the type byte tells which structure follows."""
     c: Any = importlib.import_module("dissect.cstruct").cstruct()
     c.load(
@@ -233,7 +252,7 @@ def from_cstruct(item: Any) -> Any:
     return getattr(memformats, type(item).__name__.title())(*item.__values__.values())
 
 
-def with_times(records: Items, header: Any) -> Items:
+def with_times(records: Items, header: MlyzeHeader, _tables: Tables) -> Items:
     """The records of a reader that gives deltas, with absolute times."""
     time_us = header.start_us
     for record in records:
@@ -241,7 +260,7 @@ def with_times(records: Items, header: Any) -> Items:
         yield record._replace(time_us=time_us)
 
 
-def naive_write_mlyze(file: IO[bytes], header: MlyzeHeader, records: Items) -> None:
+def naive_write_mlyze(file: IO[bytes], records: Items, header: MlyzeHeader, _tables: Tables) -> None:
     """A function per type of field, a write per field."""
 
     def write_varint(value: int) -> None:
@@ -269,31 +288,228 @@ def naive_write_mlyze(file: IO[bytes], header: MlyzeHeader, records: Items) -> N
             write_varint(record.name_id)
 
 
+# ==== clog =============================================================================================
+
+# What a server logs, each from two files; the types of arguments follow from the conversions.
+LOG_FORMATS = """%s %s -> %d, %lu bytes in %.3f ms|accepted %s:%u as %p|closing %p after %d requests|heartbeat|tick %lu
+|user %s: %d of %d attempts|queue %s: %lu waiting, oldest %.1f s|allocated %lu bytes at %p|freed %p|worker %d ready
+|cannot open %s: %d|retry %d in %d ms|cache: %lu hits, %lu misses, %.2f %%|read %lu bytes at offset %ld|%s|GET %s
+|state %d -> %d|checksum %08x of %s|load %.2f %.2f %.2f|%d: %s = %s"""
+CLOG_KINDS = {"d": "INT32", "u": "UINT32", "x": "UINT32", "lu": "UINT64", "ld": "INT64", "f": "DOUBLE"}
+CLOG_KINDS.update({"s": "STRING", "p": "POINTER"})
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def make_clog(count: int) -> bytes:
+    """The log of a server with 4 threads: some sites of 40 far more often than others, numbers mostly small.
+
+    Each thread's queue is written for itself, up to 128 entries, so times go back and forth; all arguments are
+    packed; strings of 6 to 31 bytes, few of them not ASCII.
+    """
+    chance = random.Random(count)
+    words = ["/item/" + "é" * (number % 50 == 0) + "x" * (number % 24) for number in range(999)]
+    values: Dict[str, Callable[[], memformats.ClogArg]] = {
+        "INT32": lambda: chance.choice((1, 1, 1, -1)) * min(int(chance.paretovariate(0.7)), 1 << 30),
+        "INT64": lambda: chance.choice((1, 1, 1, -1)) * min(int(4096 * chance.paretovariate(0.7)), 1 << 55),
+        "UINT32": lambda: chance.randrange(1 << chance.choice((8, 16, 32))),
+        "UINT64": lambda: min(int(32 * chance.paretovariate(0.7)), 1 << 60),
+        "DOUBLE": lambda: round(chance.expovariate(0.1), 3),
+        "STRING": lambda: chance.choice(words),
+        "POINTER": lambda: 0x7F3A_0000_0000 + 16 * chance.randrange(1 << 28),
+    }
+    start = 7_000_000_000_000
+    sites = []
+    for number, format in enumerate(2 * LOG_FORMATS.replace("\n", "").split("|")):
+        types = tuple([CLOG_KINDS[kind] for kind in re.findall(r"%%|%[0-9.]*(l?[a-z])", format) if kind])
+        sites.append(LogSite(number % 4, f"src/module_{number % 7}.c", 20 + 13 * number, format, types))
+    random.Random(40).shuffle(sites)  # the same in all files
+
+    def records() -> Iterator[LogEntry]:
+        now = [start] * 4
+        left, thread = 0, 0
+        for _ in range(count):
+            if not left:
+                left, thread = chance.randrange(1, 129), chance.randrange(4)
+                now[thread] = max(now[thread], max(now) - 2_000_000)
+            left -= 1
+            now[thread] += int(chance.expovariate(1 / 40_000))
+            log_id = int(len(sites) * chance.random() ** 2)
+            types = sites[log_id].arg_types
+            yield LogEntry(log_id, now[thread], tuple([values[type]() for type in types]), encoding_of(types))
+
+    file = io.BytesIO()
+    header = memformats.ClogHeader("little", 0, 1, 0, 2_500_000_000, start, 1_764_979_200, 250_000_000)
+    with open_clog(file, header, {"sites": sites}) as writer:
+        writer.write_all(records())
+    return file.getvalue()
+
+
+def open_clog(file: IO[bytes], header: memformats.ClogHeader, tables: Tables) -> memformats.ClogWriter:
+    """A writer that has its sites."""
+    start = {name: getattr(header, name) for name in ("start_timestamp", "start_time_sec", "start_time_nsec")}
+    writer = memformats.ClogWriter(file, frequency=header.timestamp_frequency, **start)
+    for site in tables["sites"]:
+        writer.site(*site)
+    return writer
+
+
+def unpack_arguments(types: Sequence[str], file: IO[bytes]) -> Tuple[memformats.ClogArg, ...]:
+    """Packed arguments, by clog 4.2: nibbles, numbers, strings."""
+    numbers = [type for type in types if type != "STRING"]
+    nibbles = [byte >> shift & 15 for byte in file.read((len(numbers) + 1) // 2) for shift in (0, 4)]
+    found: List[memformats.ClogArg] = []
+    for type, nibble in zip(numbers, nibbles):
+        if type == "DOUBLE":
+            found += struct.unpack("<d", file.read(8))
+        elif type in ("INT32", "INT64") and nibble > 8:
+            found.append(-int.from_bytes(file.read(nibble - 8), "little"))
+        else:
+            found.append(int.from_bytes(file.read(nibble), "little"))
+    for place, type in enumerate(types):
+        if type == "STRING":
+            (size,) = struct.unpack("<I", file.read(4))
+            found.insert(place, file.read(size).decode("utf-8", "surrogateescape"))
+    return tuple(found)
+
+
+def encoding_of(types: Sequence[str]) -> str:
+    return "none" if not types else "packed" if {*types} != {"STRING"} else "strings"
+
+
+def naive_clog(tables: Tables) -> Read:
+    """A read for each field, with the packed arguments of real files in place of the document's."""
+    sites = [(site.arg_types, encoding_of(site.arg_types)) for site in tables["sites"]]
+
+    def read(file: IO[bytes]) -> Items:
+        for start in iter(lambda: file.read(4), b""):
+            (log_id,) = struct.unpack("<I", start)
+            (timestamp,) = struct.unpack("<Q", file.read(8))
+            file.read(2)  # data_length, which the arguments tell too
+            types, encoding = sites[log_id]
+            yield LogEntry(log_id, timestamp, unpack_arguments(types, file), encoding)
+
+    return read
+
+
+def construct_clog(*, compiled: bool) -> Read:
+    """A declaration of all but the arguments: their types stand in the dictionary, so those are left as bytes."""
+    c: Any = importlib.import_module("construct")
+    fields = ("log_id" / c.Int32ul, "timestamp" / c.Int64ul, "size" / c.Int16ul, "data" / c.Bytes(c.this.size))
+    return construct_read(c.Struct(*fields), compiled=compiled)
+
+
+def entry_of(item: Any) -> LogEntry:
+    return LogEntry(item.log_id, item.timestamp, data=item.data)
+
+
+def with_arguments(records: Items, _header: Any, tables: Tables) -> Items:
+    """Decode the arguments of undecoded entries, outside of the clock."""
+    for record in records:
+        types = tables["sites"][record.log_id].arg_types
+        args = unpack_arguments(types, io.BytesIO(record.data)) if record.data else record.args
+        yield record._replace(args=args, encoding=encoding_of(types), data=b"")
+
+
+def naive_write_clog(file: IO[bytes], records: Items, _header: Any, tables: Tables) -> None:
+    """Arguments one by one, a write per field."""
+    for record in records:
+        nibbles: List[int] = []
+        numbers, strings = io.BytesIO(), io.BytesIO()
+        for type, value in zip(tables["sites"][record.log_id].arg_types, record.args):
+            if type == "STRING":
+                text = value.encode("utf-8", "surrogateescape")
+                strings.write(struct.pack("<I", len(text)))
+                strings.write(text)
+            elif type == "DOUBLE":
+                nibbles.append(8)
+                numbers.write(struct.pack("<d", value))
+            else:
+                size = (value.bit_length() + 7) // 8 or 1
+                nibbles.append(size + 8 * (value < 0))
+                numbers.write(abs(value).to_bytes(size, "little"))
+        nibbles.append(0)
+        pairs = bytes([low | high << 4 for low, high in zip(nibbles[0::2], nibbles[1::2])])
+        file.write(struct.pack("<I", record.log_id))
+        file.write(struct.pack("<Q", record.timestamp))
+        file.write(struct.pack("<H", len(pairs) + numbers.tell() + strings.tell()))
+        file.write(pairs + numbers.getvalue() + strings.getvalue())
+
+
+def clog_text(reader: Any, *, like_upstream: bool) -> Iterator[bytes]:
+    """What ``convert --to text`` does, in UTC."""
+    lines = map(memformats.ClogText(reader, like_upstream=like_upstream).line, reader)
+    while some := [*islice(lines, 500)]:
+        yield ("\n".join(some) + "\n").encode("utf-8", "surrogateescape")
+
+
+def naive_text(header: Any, tables: Tables, records: Items, *, like_upstream: bool) -> Iterator[bytes]:
+    """Each message by Python's own formatting; ``like_upstream``: by the rules of clog, Semantics."""
+    forms = [site.format.replace("%p", "%#x") for site in tables["sites"]]
+    if like_upstream:  # the value's type counts, and what follows the first letter stays
+        plain = {"%": "%%", "f": "%f", "p": "%#x"}
+        forms = [re.sub("%[0-9.]*(.)", lambda found: plain.get(found[1], "%s"), s.format) for s in tables["sites"]]
+    for log_id, timestamp, args, *_ in records:
+        site = tables["sites"][log_id]
+        ticks = timestamp - header.start_timestamp
+        seconds, ns = divmod(ticks * 10**9 // header.timestamp_frequency + header.start_time_nsec, 10**9)
+        if like_upstream:
+            elapsed = ticks / header.timestamp_frequency
+            seconds, ns = int(elapsed), int((elapsed - int(elapsed)) * 1e9)
+        time = EPOCH + timedelta(seconds=header.start_time_sec + seconds)
+        level = memformats.CLOG_LEVEL_NAMES[site.log_level]
+        line = f"[{time:%Y-%m-%d %H:%M:%S}.{ns:09}] [{level}] [{site.filename}:{site.line_number}] "
+        yield (line + forms[log_id] % args + "\n").encode()
+
+
+def clog_texts(sample: Sample) -> Iterator[Way]:
+    """Text, as memformats and the naive reader make it."""
+    read = naive_clog(sample.tables)
+    for title, like_upstream in (("text", False), ("text like upstream", True)):
+        ours = functools.partial(clog_text, like_upstream=like_upstream)
+        naive = functools.partial(naive_text, sample.header, sample.tables, like_upstream=like_upstream)
+        if b"".join(ours(sample.reader())) != b"".join(naive(sample.begin(read))):
+            raise SystemExit(f"clog: {title} is another")
+        yield Way(f"memformats {title}", sample.reader, functools.partial(exhaust_made, ours))
+        start = functools.partial(sample.begin, read)
+        yield Way(f"a read per field, {title}", start, functools.partial(exhaust_made, naive))
+
+
+def exhaust_made(make: Callable[[Any], Items], subject: Any) -> None:
+    exhaust(make(subject))
+
+
 # ==== All formats ======================================================================================
 
 BENCHES: Dict[str, Bench] = {
     "mlyze": Bench(
         make_mlyze,
         open_mlyze,
+        lambda header: slice(memformats.MLYZE_HEADER.size + header.metadata_length, None),
         (
             Peer("the document's reading algorithm", naive_mlyze),
-            Peer("construct, compiled", lambda: construct_mlyze(compiled=True), from_construct),
-            Peer("construct", lambda: construct_mlyze(compiled=False), from_construct),
+            Peer("construct, compiled", lambda _: construct_mlyze(compiled=True), from_construct),
+            Peer("construct", lambda _: construct_mlyze(compiled=False), from_construct),
             Peer("dissect.cstruct", cstruct_mlyze, from_cstruct),
         ),
         with_times,
         naive_write_mlyze,
         memformats.mlyze_analysis,
     ),
+    "clog": Bench(
+        make_clog,
+        open_clog,
+        lambda header: slice(memformats.CLOG_HEADER.size, header.dictionary_offset),
+        (
+            Peer("a read per field", naive_clog),
+            Peer("construct, arguments as bytes", lambda _: construct_clog(compiled=False), entry_of),
+            Peer("construct, compiled, arguments as bytes", lambda _: construct_clog(compiled=True), entry_of),
+        ),
+        with_arguments,
+        naive_write_clog,
+        memformats.clog_analysis,
+        clog_texts,
+    ),
 }
-
-
-class Way(NamedTuple):
-    """Something to time: ``run``, with what ``setup`` gives before the clock starts."""
-
-    name: str
-    setup: Callable[[], Any]
-    run: Callable[[Any], object]
 
 
 def exhaust(items: Items) -> None:
@@ -308,15 +524,16 @@ def readers(sample: Sample) -> Iterator[Way]:
     yield Way("json.loads of the same records", lambda: text, json.loads)
     for peer in sample.bench.peers:
         try:
-            read = peer.load()
+            read = peer.load(sample.tables)
         except ImportError:
             print(f"{sample.format}: {peer.name}: not installed, left out", file=sys.stderr)
             continue
-        records = list(sample.bench.settle(map(peer.restore, sample.begin(read)), sample.header))
+        records = list(sample.bench.settle(map(peer.restore, sample.begin(read)), sample.header, sample.tables))
         if records != sample.records or [*map(type, records)] != [*map(type, sample.records)]:
             raise SystemExit(f"{sample.format}: {peer.name} gives other records")
         yield Way(peer.name, functools.partial(sample.begin, read), exhaust)
     yield Way("memformats stats", sample.reader, sample.bench.analyse)
+    yield from sample.bench.more(sample)
     yield Way("memformats explain", lambda: memformats.explain(io.BytesIO(sample.data)), exhaust)
 
 
@@ -324,11 +541,15 @@ def writers(sample: Sample) -> Iterator[Way]:
     """The ways to write, memformats first; each has been checked to give the sample's bytes."""
     records = sample.json_records()
     ours, naive = io.BytesIO(), io.BytesIO()
-    sample.writer(ours).write_all(sample.records)
-    sample.bench.naive_write(naive, sample.header, sample.records)
+    with sample.writer(ours) as writer:
+        writer.write_all(sample.records)
+
+    def naive_write(file: IO[bytes]) -> None:
+        sample.bench.naive_write(file, sample.records, sample.header, sample.tables)
+
+    naive_write(naive)
     if ours.getvalue() != sample.data or naive.getvalue() != sample.body:
         raise SystemExit(f"{sample.format}: a writer gives other bytes")
-    naive_write = functools.partial(sample.bench.naive_write, header=sample.header, records=sample.records)
     yield Way("memformats writer", sample.writer, lambda writer: writer.write_all(sample.records))
     yield Way("json.dumps of the same records", lambda: records, json.dumps)
     yield Way("a write per field", io.BytesIO, naive_write)
@@ -406,9 +627,9 @@ def table(title: str, rows: List[Dict[str, Any]], *, markdown: bool) -> Iterator
         yield f"\n| {title} | time | least to most |\n|---|---:|---:|"
         form = "| {name} | {ratio:.2f} | {low:.2f} to {high:.2f} |"
     else:
-        yield f"\n{title:<36}{'ns/record':>12}{'ratio':>9}   least to most"
-        form = "{name:<36}{ns:>12,.0f}{ratio:>9.2f}   {low:.2f} to {high:.2f}"
-    yield from (form.format(**row) for row in rows)
+        yield f"\n{title:<40}{'ns/record':>12}{'records/s':>12}{'ratio':>9}   least to most"
+        form = "{name:<40}{ns:>12,.0f}{rate:>12,.0f}{ratio:>9.2f}   {low:.2f} to {high:.2f}"
+    yield from (form.format(rate=1e9 / row["ns"], **row) for row in rows)
 
 
 def text(report: Dict[str, Any], *, markdown: bool) -> Iterator[str]:

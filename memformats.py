@@ -743,7 +743,7 @@ class _Source:
         file = cast("IO[bytes]", self._file)
         place = file.tell()
         file.seek(min(place - len(self._ahead) + start, file.seek(0, 2)))
-        data = _Source(file, owned=False).read(size)
+        data = file.read(size) if size <= _CHUNK else _Source(file, owned=False).read(size)
         file.seek(place)
         return data
 
@@ -2552,23 +2552,20 @@ def _clog_byte_order(start: bytes) -> Optional[Literal["little", "big"]]:
 def _clog_max_args(data: bytes, at: int, prefix: str, number: int, total_size: int) -> int:
     """50 or 16: how many types the dictionary's records at ``at`` have room for (clog 1.1).
 
-    The records end where total_size says; where neither kind does, more of them have the right number.
+    The records end where total_size says; where neither kind does, fewer of them have a wrong number.
     """
-    right = {}
+    form = struct.Struct(prefix + "I2xHH")
+    marks = {}
     for max_args, layout in CLOG_SITES.items():
-        form = struct.Struct(prefix + "I2xHH")
         end = at
-        right[max_args] = 0
-        for log_id in range(number):
-            if end + layout.size > len(data):
-                break
-            found, filename_length, format_length = form.unpack_from(data, end)
+        right = wrong = 0
+        while right + wrong < number and end + form.size <= len(data):
+            log_id, filename_length, format_length = form.unpack_from(data, end)
             end += layout.size + filename_length + format_length
-            right[max_args] += found == log_id
-        else:
-            if end - at + CLOG_DICTIONARY.size == total_size:
-                return max_args
-    return max(right, key=lambda max_args: right[max_args])
+            right, wrong = (right + 1, wrong) if log_id == right + wrong else (right, wrong + 1)
+        fits = right + wrong == number and end - at + CLOG_DICTIONARY.size == total_size
+        marks[max_args] = fits, -wrong, right
+    return max(marks, key=lambda max_args: marks[max_args])
 
 
 def _clog_ends_with_dictionary(look: Callable[[int, int], bytes], at: int, prefix: str) -> bool:
@@ -2904,6 +2901,7 @@ def _clog_raw_decoder(types: Sequence[str], prefix: str) -> _ClogDecoder:
     return decode if steps else decode_numbers
 
 
+_CLOG_MEMO = 4096  # nibble patterns of one kind of site that are kept; most have fewer than a hundred
 # How a number packed in 1 to 8 bytes is read; those of 3, 5, 6 and 7 come as bytes.
 _CLOG_PACKED_CODES = ("", "B", "H", "3s", "I", "5s", "6s", "7s", "Q")
 
@@ -2959,7 +2957,7 @@ def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
         if nibbles not in memo:
             if at + width > end:
                 return None
-            if len(memo) >= 256:
+            if len(memo) >= _CLOG_MEMO:
                 memo.clear()
             memo[nibbles] = _clog_packing(numbers, nibbles, strings=bool(places))
         packing = memo[nibbles]
@@ -3094,7 +3092,7 @@ class _ClogDictionary:
             add("more arguments than a record has room for", at + 5, where + "num_args", str(num_args))
         if any(type not in CLOG_TYPES[1:] for type in types):
             add("argument of unknown type", at + 14, where + "arg_types")
-        if any(codes[num_args:]):
+        elif any(codes[num_args:]):
             add("not all zero", at + 14, where + "arg_types")
         filename = fields.text(filename_length, where + "filename")
         self.sites.append(LogSite(level, filename, line, fields.text(format_length, where + "format"), types))
@@ -3235,7 +3233,9 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
         self.sites: Tuple[LogSite, ...] = tuple(known.sites)
         self.levels: Tuple[LogLevel, ...] = tuple(known.levels)
         self.max_args = known.max_args
-        self._plans = [self._plan(site.arg_types) for site in self.sites]
+        self._raw_decoders: Dict[Tuple[str, ...], _ClogDecoder] = {}
+        packed = {types: self._plan(types) for types in {site.arg_types for site in self.sites}}
+        self._plans = [packed[site.arg_types] for site in self.sites]
         raw = self._starts_raw()
         if raw:
             self._turn_raw()
@@ -3262,15 +3262,20 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
         if self._order == "little":
             return _clog_packed_decoder(types), _clog_encoding(types, "packed")
         if not {*types} - {"STRING"}:  # the same in both
-            return _clog_raw_decoder(types, ">"), _clog_encoding(types, "packed")
+            return self._raw_decoder(types), _clog_encoding(types, "packed")
         return _clog_no_decoder, "packed"
 
     def _turn_raw(self) -> None:
         """From the first entry on that can only be raw, those are raw that can be both (clog 4.5)."""
-        prefix = _CLOG_PREFIX[self._order]
         self._plans[:] = [
-            (_clog_raw_decoder(site.arg_types, prefix), _clog_encoding(site.arg_types, "raw")) for site in self.sites
+            (self._raw_decoder(site.arg_types), _clog_encoding(site.arg_types, "raw")) for site in self.sites
         ]
+
+    def _raw_decoder(self, types: Tuple[str, ...]) -> _ClogDecoder:
+        """One for all sites of the same types."""
+        if types not in self._raw_decoders:
+            self._raw_decoders[types] = _clog_raw_decoder(types, _CLOG_PREFIX[self._order])
+        return self._raw_decoders[types]
 
     def _starts_raw(self) -> bool:
         """Whether the first entry that fits one layout only, in the first 64 KiB, is raw (clog 4.5)."""
@@ -3289,9 +3294,11 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
                         return packed is None
         return False
 
-    def _fits(self, types: Sequence[str], data: bytes) -> Tuple[Optional[Tuple[Any, bool]], Optional[Tuple[Any, ...]]]:
+    def _fits(
+        self, types: Tuple[str, ...], data: bytes
+    ) -> Tuple[Optional[Tuple[Any, bool]], Optional[Tuple[Any, ...]]]:
         """The arguments in the packed layout, with whether a sign is lost, and in the raw one; None for no fit."""
-        raw = _clog_raw_decoder(types, _CLOG_PREFIX[self._order])(data, 0, len(data))
+        raw = self._raw_decoder(types)(data, 0, len(data))
         return _clog_packed(types, data, self._order), raw
 
     @property
@@ -3400,7 +3407,7 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
             problems.add("the sign of a large INT64 is lost", base, where + "args")
         if self._order == "little":
             return LogEntry(log_id, timestamp, args, "packed", sign_lost)
-        if _clog_packs_lossily(types, piece):
+        if not sign_lost and _clog_packs_lossily(types, piece):
             problems.add("a big-endian writer drops low bytes when it packs", base, where + "args")
         return LogEntry(log_id, timestamp, args, "packed", sign_lost, raw=data)
 
@@ -3479,6 +3486,8 @@ def _clog_packs_lossily(types: Sequence[str], data: bytes) -> bool:
 
 
 def _clog_bytes(text: str) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError(f"not text: {text!r}")
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -3539,10 +3548,16 @@ def _clog_argument(type: str, value: Any) -> Any:
         value = _CLOG_WORDS.get(value, value)
         if not isinstance(value, (int, float)):
             raise TypeError(f"a DOUBLE is a number, not {value!r}")
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError("a DOUBLE is not as large as this integer") from None
     if type in ("INT32", "INT64"):
-        half = 1 << _CLOG_BITS[type] - 1
-        return _unsigned(f"{type} plus 2^{_CLOG_BITS[type] - 1}", value + half, _CLOG_BITS[type]) - half
+        if not isinstance(value, int):
+            raise TypeError(f"an {type} is an integer, not {value!r}")
+        if not -1 << _CLOG_BITS[type] - 1 <= value < 1 << _CLOG_BITS[type] - 1:
+            raise ValueError(f"an {type} is not as large as {value}")
+        return value
     if type not in _CLOG_CODES:
         raise ValueError(f"an argument of type {type} cannot be written")
     return _unsigned(type, value, _CLOG_BITS.get(type, 8))
@@ -3628,7 +3643,7 @@ def _clog_encoder(types: Tuple[str, ...]) -> Callable[[int, Any, Sequence[Any]],
                     value = value.to_bytes(size, "little")
             values.append(value)
         if shape not in memo:
-            if len(memo) >= 256:
+            if len(memo) >= _CLOG_MEMO:
                 memo.clear()
             memo[shape] = _clog_shape(types, shape)
         pack, size, nibbles = memo[shape]
@@ -3711,16 +3726,18 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
         self._max_args = max_args
         self._document = False
         self._dictionary: Optional[bytes] = None
-        self._ids: Dict[Tuple[int, str, str], int] = {}
+        self._ids: Dict[Tuple[int, str, str, Tuple[str, ...]], int] = {}
         self._number = self._position = 0  # of what has been written; the position is 0 until the header has been
         self._set_order()
         super().__init__(file)
 
     def _set_order(self) -> None:
-        self._prefix = _CLOG_PREFIX[self._header.byte_order]
+        self._order: Literal["little", "big"] = "big" if self._header.byte_order == "big" else "little"
+        self._prefix = _CLOG_PREFIX[self._order]
         layout = CLOG_ENTRY if self._header.has_timestamps else CLOG_ENTRY_UNTIMED
         self._timed = layout is CLOG_ENTRY
         self._entry = layout.form(self._header.byte_order)
+        self._encoders: Dict[int, Tuple[Callable[..., Optional[bytes]], str]] = {}  # of the sites met so far
 
     def level(self, level: int, name: str) -> None:
         """Register a level, 4 to 255, with a name of at most 31 bytes (clog 5.1)."""
@@ -3735,26 +3752,34 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
     def site(self, log_level: int, filename: str, line_number: int, format: str, arg_types: Sequence[str] = ()) -> int:
         """Register a place that logs, and return its number; the same line, file and format are the same site."""
         site = LogSite(log_level, filename, line_number, format, tuple(arg_types))
-        log_id = self._ids.get((line_number, filename, format))
-        if log_id is not None and self._sites[log_id].arg_types == site.arg_types:
+        log_id = self._ids.get((line_number, filename, format, site.arg_types))
+        if log_id is not None:
             return log_id
         if len(site.arg_types) > self._max_args:
             raise ValueError(f"a site has at most {self._max_args} arguments, not {len(site.arg_types)}")
         if not all(type in _CLOG_CODES or type == "STRING" for type in site.arg_types):
             raise ValueError(f"not types of arguments: {site.arg_types}")
         _clog_dictionary((site,), self._max_args, self._prefix)
-        self._ids[line_number, filename, format] = len(self._sites)
+        self._ids[line_number, filename, format, site.arg_types] = len(self._sites)
         self._sites.append(site)
         return len(self._sites) - 1
 
     def log(self, site: int, *args: ClogArg, timestamp: Optional[int] = None, raw: bool = False) -> None:
         """Write an entry: the number of its site, its arguments, its time in ticks (None: the file has none).
 
-        ``raw``: at full width, as an INT64 of 2^56 or more has to be in a file that is else packed.
+        ``raw``: at full width, as an INT64 of 2^56 or more has to be in a file that is else packed.  All entries after
+        it are raw too, as readers expect (clog 4.5); a ValueError where its bytes could be packed ones as well.
         """
         types = self._types(site)
         if types is None:
             raise ValueError(f"no site of that number: {site}")
+        if not (raw or self._raw) and any(type == "INT64" and arg == -1 << 63 for type, arg in zip(types, args)):
+            raise ValueError("packed, -2^63 is not read by CNanoLog: write the entry raw")
+        if raw and not self._raw:
+            data = _clog_write_raw(types, args, self._prefix)
+            if {*types} - {"STRING"} and _clog_packed(types, data, self._order) is not None:
+                raise ValueError(f"these arguments look packed when they are raw: {args}")
+            self._raw = True
         self.write(LogEntry(site, timestamp, args, _clog_encoding(types, "raw" if raw or self._raw else "packed")))
 
     def _types(self, log_id: int) -> Optional[Tuple[str, ...]]:
@@ -3766,9 +3791,9 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
             raise ValueError("the writer is closed")
         self._write_start()
         # Packed entries of a timed little-endian file are written here, by an encoder for each site; everything else,
-        # and what is wrong, by _write_entry.
+        # what is wrong, and the first of each site, by _write_entry.
         plain = self._timed and self._prefix == "<"
-        encoders = [(_clog_encoder(site.arg_types), _clog_encoding(site.arg_types, "packed")) for site in self._sites]
+        encoders = self._encoders
         pieces: List[bytes] = []
         add = pieces.append
         try:
@@ -3823,6 +3848,8 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
         if len(record.args) != len(types):
             raise ValueError(f"site {record.log_id} has {len(types)} arguments, not {len(record.args)}")
         usual = _clog_encoding(types, "packed")
+        if record.log_id not in self._encoders:
+            self._encoders[record.log_id] = _clog_encoder(types), usual
         if encoding not in ("packed", "raw", usual):
             raise ValueError(f"arguments of site {record.log_id} are not {encoding!r}")
         if encoding == usual == "packed":
@@ -3873,6 +3900,12 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
                 raise ValueError("the header is filled in by close: the file must be seekable")
             self._position = CLOG_HEADER.size
             self._sink.write(_clog_write_header(self._header))
+
+    def flush(self) -> None:
+        """Hand what has been written to the operating system: the header at least."""
+        if not self._document:
+            self._write_start()
+        super().flush()
 
     def _finish(self) -> None:
         if not self._document:
@@ -3933,6 +3966,7 @@ class ClogText:
         self._names.update(CLOG_LEVEL_NAMES)
         self._second, self._clock = -1 << 70, ""  # of the last entry
         self._sites = [self._site(site) for site in reader.sites]
+        self._parts: Dict[int, _ClogParts] = {}  # of the formats that the long way has met
 
     def level(self, log_level: int) -> str:
         """The name of a level; of one that is not registered, as the release of the file has it (clog 6)."""
@@ -4051,7 +4085,10 @@ class ClogText:
         if not self._upstream:
             if entry.encoding == "undecodable":
                 return f"{site.format} <{entry.data[:32].hex()}{'...' * (len(entry.data) > 32)}>"
-            return _clog_printf(_clog_printf_parts(site), args)
+            parts = self._parts.get(entry.log_id)
+            if parts is None:
+                parts = self._parts[entry.log_id] = _clog_printf_parts(site)
+            return _clog_printf(parts, args)
         hole = entry.sign_lost or ("INT64" in site.arg_types and -1 << 63 in args)
         if entry.encoding in (self._loose, "undecodable") or (entry.encoding == "packed" and hole):
             data = entry.data
@@ -4165,9 +4202,11 @@ def clog_analysis(reader: ClogReader) -> ClogAnalysis:
             continue
         now = reader.time_ns(entry)
         if now is not None:
-            happen(now)
             if first is None:
                 first = last = latest = now
+                rate = _Buckets(now, sum)
+                happen = rate.happen
+            happen(now)
             out_of_order += now < latest
             latest = max(latest, now)
             first = min(first, now)
@@ -4336,10 +4375,10 @@ def _clog_printf_parts(site: LogSite) -> _ClogParts:
         text.append(format[at:mark])
         at = mark + 1
         flags, at = _span(format, at, "-+ #0'")
-        width, at = _span(format, at, "0123456789*")
+        width, at = _star_or_digits(format, at)
         precision = None
         if format[at : at + 1] == ".":
-            precision, at = _span(format, at + 1, "0123456789*")
+            precision, at = _star_or_digits(format, at + 1)
         modifier, at = _span(format, at, "hlqjzLt")
         letter = format[at : at + 1]
         at += 1
@@ -4363,18 +4402,22 @@ def _span(text: str, at: int, letters: str) -> Tuple[str, int]:
     return text[start:at], at
 
 
+def _star_or_digits(text: str, at: int) -> Tuple[str, int]:
+    return ("*", at + 1) if text[at : at + 1] == "*" else _span(text, at, "0123456789")
+
+
 def _columns(digits: Optional[str], usual: Optional[int] = None) -> Union[int, str, None]:
-    if digits is None or "*" in digits:
-        return digits and "*"
+    if digits is None or digits == "*":
+        return digits
     return min(int(digits[:9]), _CLOG_WIDEST) if digits else usual
 
 
 def _clog_python_format(part: _ClogConversion, *, upstream: bool) -> Optional[str]:
     """The conversion of Python's % that gives the same as C's; None where it does not always."""
-    type, flags, width, precision, _, letter = part
+    type, flags, width, precision, modifier, letter = part
     if upstream:
         return {"DOUBLE": "%f", "POINTER": "0x%x", "CHAR": None}.get(type, "%d")
-    if "*" in (letter, width, precision) or "#" in flags:
+    if "*" in (letter, width, precision) or "#" in flags or modifier in _C_MODIFIERS:
         return None
     columns = flags.replace("'", "") + ("" if width is None else str(width))
     if type == "DOUBLE" and letter in "eEfFgG":
@@ -4434,7 +4477,7 @@ def _c_format(part: _ClogConversion, value: Any) -> str:
             digits = digits.upper() if letter in "EFGA" else digits
             fill = False
         elif letter in "aA":
-            prefix, digits = _c_hexadecimal(abs(value), precision)
+            prefix, digits = _c_hexadecimal(abs(value), precision, point="#" in flags)
             prefix, digits = (prefix.upper(), digits.upper()) if letter == "A" else (prefix, digits)
         else:
             form = f"{'#' * ('#' in flags)}.{6 if precision is None else precision}"
@@ -4446,8 +4489,10 @@ def _c_format(part: _ClogConversion, value: Any) -> str:
         digits = f"0x{value & _U64_MAX:x}" if value else "(nil)"
         fill = False
     else:
-        if letter in "oxX":
-            value &= (1 << min(_C_MODIFIERS.get(modifier, 64), _CLOG_BITS.get(type, 8))) - 1
+        bits = min(_C_MODIFIERS.get(modifier, 64), _CLOG_BITS.get(type, 8))
+        value &= (1 << bits) - 1
+        if letter not in "uoxX" and type[0] == "I" and value >> bits - 1:
+            value -= 1 << bits
         digits = {"o": "%o", "x": "%x", "X": "%X"}.get(letter, "%d") % abs(value)
         if precision is not None:
             digits = digits.rjust(precision, "0") if value or precision else ""
@@ -4465,7 +4510,7 @@ def _c_format(part: _ClogConversion, value: Any) -> str:
     return sign + prefix + digits + " " * missing if "-" in flags else " " * missing + sign + prefix + digits
 
 
-def _c_hexadecimal(value: float, precision: Optional[int]) -> Tuple[str, str]:
+def _c_hexadecimal(value: float, precision: Optional[int], *, point: bool = False) -> Tuple[str, str]:
     """``%a`` of a number that is not negative: its prefix and the rest.
 
     >>> _c_hexadecimal(1.0, None), _c_hexadecimal(0.1, 2)
@@ -4482,7 +4527,7 @@ def _c_hexadecimal(value: float, precision: Optional[int]) -> Tuple[str, str]:
         digits = f"{down:0{precision + 1}x}"
         whole, fraction = digits[: len(digits) - precision], digits[len(digits) - precision :]
     fraction = fraction.ljust(precision or 0, "0")
-    return "0x", whole + ("." + fraction if fraction else "") + "p" + exponent
+    return "0x", whole + ("." + fraction if fraction or point else "") + "p" + exponent
 
 
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
@@ -5608,13 +5653,24 @@ def _reading(
     source = _input(name)
     try:
         known = _known(options.format, source)
-        given: Dict[str, Any] = (
-            {"dictionary": _input(dictionary)} if dictionary is not None and known.name == "clog" else {}
-        )
+        given: Dict[str, Any] = {}
+        if dictionary is not None and known.name == "clog":
+            given["dictionary"] = _other_sites(dictionary)
         return known.reader(source, recover=recover or options.recover, **given)
     except BaseException:
         source.close()
         raise
+
+
+def _other_sites(name: str) -> ClogReader:
+    """The reader of the file that ``--dictionary`` names."""
+    try:
+        with ClogReader(_input(name), recover=True) as reader:
+            if reader.sites:
+                return reader
+    except FormatError as error:
+        raise _UsageError(f"{name}: {error}") from None
+    raise _UsageError(f"{name}: holds no dictionary")
 
 
 def _complain(text: str) -> None:
