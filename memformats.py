@@ -387,9 +387,11 @@ class _Walk:
 
     def annotate(self, note: str, name: Optional[str] = None) -> None:
         """Add to the note of the last span, or of the last one of that name."""
-        places = [at for at, span in enumerate(self._spans) if name is None or span.path == self._prefix + name]
-        span = self._spans[places[-1]]
-        self._spans[places[-1]] = span._replace(note=f"{span.note}; {note}" if span.note else note)
+        at = len(self._spans) - 1
+        while name is not None and self._spans[at].path != self._prefix + name:
+            at -= 1
+        span = self._spans[at]
+        self._spans[at] = span._replace(note=f"{span.note}; {note}" if span.note else note)
 
     def problem(self, rule: str, name: Optional[str] = None) -> None:
         """A deviation or note, in the note of the last span, or of the last one of that name."""
@@ -2364,7 +2366,6 @@ def _mlyze_dangling(
 # arguments, so the dictionary is read first, but its faults come where it stands.
 
 CLOG_MAGIC = 0x4E414E4F
-CLOG_MAGIC_SWAPPED = 0x4F4E414E  # as the document's dump has it (erratum 1)
 CLOG_MARKER = 0x01020304
 CLOG_VERSION = 1
 CLOG_LEVEL_MAGIC = 0x4C564C53
@@ -2552,17 +2553,20 @@ def _clog_byte_order(start: bytes) -> Optional[Literal["little", "big"]]:
 def _clog_max_args(data: bytes, at: int, prefix: str, number: int, total_size: int) -> int:
     """50 or 16: how many types the dictionary's records at ``at`` have room for (clog 1.1).
 
-    The records end where total_size says; where neither kind does, fewer of them have a wrong number.
+    The records end where total_size says; where neither kind does, fewer of them have a wrong number, or types
+    after their last argument.
     """
-    form = struct.Struct(prefix + "I2xHH")
+    form = struct.Struct(prefix + "IxBHH")
     marks = {}
     for max_args, layout in CLOG_SITES.items():
         end = at
         right = wrong = 0
         while right + wrong < number and end + form.size <= len(data):
-            log_id, filename_length, format_length = form.unpack_from(data, end)
+            log_id, num_args, filename_length, format_length = form.unpack_from(data, end)
+            types = data[end + layout.size - max_args : end + layout.size]
+            good = log_id == right + wrong and not any(types[num_args:])
+            right, wrong = right + good, wrong + (not good)
             end += layout.size + filename_length + format_length
-            right, wrong = (right + 1, wrong) if log_id == right + wrong else (right, wrong + 1)
         fits = right + wrong == number and end - at + CLOG_DICTIONARY.size == total_size
         marks[max_args] = fits, -wrong, right
     return max(marks, key=lambda max_args: marks[max_args])
@@ -2954,13 +2958,14 @@ def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
 
     def decode(data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
         nibbles = data[at : at + width]
-        if nibbles not in memo:
+        try:
+            packing = memo[nibbles]
+        except KeyError:
             if at + width > end:
                 return None
             if len(memo) >= _CLOG_MEMO:
                 memo.clear()
-            memo[nibbles] = _clog_packing(numbers, nibbles, strings=bool(places))
-        packing = memo[nibbles]
+            packing = memo[nibbles] = _clog_packing(numbers, nibbles, strings=bool(places))
         if packing is None:
             return None
         unpack, size, checks = packing
@@ -2996,7 +3001,10 @@ def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
             start += length
         return tuple(args) if start == end else None
 
-    return decode
+    def decode_nothing(_data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
+        return () if at == end else None
+
+    return decode if types else decode_nothing
 
 
 def _clog_packed(types: Sequence[str], data: bytes, order: Literal["little", "big"]) -> Optional[Tuple[Any, bool]]:
@@ -3096,11 +3104,6 @@ class _ClogDictionary:
             add("not all zero", at + 14, where + "arg_types")
         filename = fields.text(filename_length, where + "filename")
         self.sites.append(LogSite(level, filename, line, fields.text(format_length, where + "format"), types))
-
-    def write(self, order: str) -> bytes:
-        """The bytes that a writer gives (clog 5)."""
-        prefix = _CLOG_PREFIX[order]
-        return _clog_level_section(self.levels, prefix) + _clog_dictionary(self.sites, self.max_args or 50, prefix)
 
 
 class _ClogFields:
@@ -3227,7 +3230,8 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
                 known.max_args = None
             else:
                 data = data[: known.size]
-                self._dictionary = None if known.write(self._order) == data else data
+                usual = _clog_sections(known.levels, known.sites, known.max_args or 50, _CLOG_PREFIX[self._order])
+                self._dictionary = None if usual == data else data
         if self._dictionary == b"" and self._given is not None:
             known.sites, known.levels = self._given
         self.sites: Tuple[LogSite, ...] = tuple(known.sites)
@@ -3457,6 +3461,8 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
         text = self._texts.get((pattern, like_upstream))
         if text is None:
             text = ClogText(self, pattern, utc_offset=self._utc_offset, like_upstream=like_upstream)
+            if len(self._texts) > 16:
+                self._texts.clear()
             self._texts[pattern, like_upstream] = text
         return text.line(entry)
 
@@ -3489,6 +3495,11 @@ def _clog_bytes(text: str) -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"not text: {text!r}")
     return text.encode("utf-8", "surrogateescape")
+
+
+def _clog_sections(levels: Iterable[LogLevel], sites: Iterable[LogSite], max_args: int, prefix: str) -> bytes:
+    """What stands after the entries (clog 5)."""
+    return _clog_level_section(levels, prefix) + _clog_dictionary(sites, max_args, prefix)
 
 
 def _clog_level_section(levels: Iterable[LogLevel], prefix: str) -> bytes:
@@ -3890,9 +3901,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
         self._sink.write(tail)
 
     def _sections(self) -> bytes:
-        return _clog_level_section(self._levels, self._prefix) + _clog_dictionary(
-            self._sites, self._max_args, self._prefix
-        )
+        return _clog_sections(self._levels, self._sites, self._max_args, self._prefix)
 
     def _write_start(self) -> None:
         if not self._position:
@@ -4382,8 +4391,11 @@ def _clog_printf_parts(site: LogSite) -> _ClogParts:
         modifier, at = _span(format, at, "hlqjzLt")
         letter = format[at : at + 1]
         at += 1
-        taken = [next(types, "") for star in (width, precision) if star == "*"]
-        type = next(types, "") if letter and letter in "diouxXeEfFgGaAcsp" else ""
+        taken: List[str] = []
+        type = ""
+        if letter and letter in "diouxXeEfFgGaAcsp":
+            taken = [next(types, "") for star in (width, precision) if star == "*"]
+            type = next(types, "")
         if letter == "%":
             text.append("%")
         elif type:

@@ -341,8 +341,8 @@ def test_errata_are_all_listed() -> None:
         assert numbers == [*range(1, len(numbers) + 1)]
         text = HERE.parent / "shared" / "formats" / f"{name}.md"
         if text.exists():
-            errata = re.split(r"^## .*[Ee]rrata.*$", text.read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
-            errata = re.split(r"^## ", errata, flags=re.MULTILINE)[0]
+            errata = re.split(r"^##? .*[Ee]rrata.*$", text.read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+            errata = re.split(r"^##? ", errata, flags=re.MULTILINE)[0]
             assert [int(number) for number in re.findall(r"^(\d+)\. ", errata, flags=re.MULTILINE)] == numbers
 
 
@@ -3597,6 +3597,73 @@ def test_clog_printf_stars() -> None:
     assert len(message("%2000000000d", 1)) == len(message("%*d", 2_000_000_000, 1)) == 10_000
     assert message("%.f", 2.5) == "2"
     assert message("%ls %hs", "a", "b") == "a b"
+
+
+@pytest.mark.parametrize(
+    ("format", "wanted"),
+    [
+        ("%5*d %d", "%5*d 7"),
+        ("%**d %d", "%**d 7"),
+        ("%.1*f %d", "%.1*f 7"),
+        ("%*n %d", "%*n 7"),
+        ("%*% %d", "% 7"),
+        ("%*q %x %d", "%*q 7 8"),
+    ],
+)
+def test_clog_printf_of_no_conversion(format: str, wanted: str) -> None:
+    """What C's grammar does not know takes no argument; ``%*%`` is a percent sign."""
+    assert reader_of(format.encode(), "INT32", "INT32").message(mf.LogEntry(0, 0, (7, 8))) == wanted
+
+
+def test_clog_printf_by_modifier() -> None:
+    assert reader_of(b"%hhd %hd %hhu %u", *["INT32"] * 4).message(mf.LogEntry(0, 0, (300, 70000, -1, -1))) == (
+        "44 4464 255 4294967295"
+    )
+    assert reader_of(b"%#a|%#.0a", "DOUBLE", "DOUBLE").message(mf.LogEntry(0, 0, (0.5, 0.5))) == "0x1.p-1|0x1.p-1"
+
+
+def test_clog_raw_entry_makes_what_follows_raw() -> None:
+    """A packed 0x123456 after a raw entry would be read as four raw bytes (clog 4.5)."""
+    file = io.BytesIO()
+    with mf.ClogWriter(file, frequency=1) as writer:
+        large, small = writer.site(0, "a.c", 1, "%lld", ["INT64"]), writer.site(0, "a.c", 2, "%d", ["INT32"])
+        assert writer.site(0, "a.c", 2, "%d", ["INT64"]) != small
+        assert writer.site(0, "a.c", 2, "%d", ["INT32"]) == small
+        writer.log(small, 5, timestamp=1)
+        with pytest.raises(ValueError, match="look packed"):
+            writer.log(small, 0x12345603, timestamp=2, raw=True)  # 03 56 34 12: three bytes, packed
+        with pytest.raises(ValueError, match="not read by CNanoLog"):
+            writer.log(large, -(1 << 63), timestamp=2)
+        writer.log(large, -(1 << 63), timestamp=2, raw=True)
+        for value in 0x123456, 0x10000, 5:
+            writer.log(small, value, timestamp=3)
+    entries = mf.ClogReader(io.BytesIO(file.getvalue())).read().records
+    assert [entry.args for entry in entries] == [(5,), (-(1 << 63),), (0x123456,), (0x10000,), (5,)]
+    assert [entry.encoding for entry in entries] == ["packed", *["raw"] * 4]
+
+
+def test_clog_writer_flushes_its_header() -> None:
+    file = io.BytesIO()
+    writer = mf.ClogWriter(file, frequency=1)
+    writer.flush()
+    assert len(file.getvalue()) == 64
+    assert not [*mf.ClogReader(io.BytesIO(file.getvalue()), recover=True)]
+    site = writer.site(0, "a.c", 1, "%f", ["DOUBLE"])
+    with pytest.raises(ValueError, match="not as large"):
+        writer.log(site, 10**400, timestamp=1)
+    for wrong in (0, b"a.c", 1, "x"), (0, "a.c", 1, None):
+        with pytest.raises(TypeError, match="not text"):
+            writer.site(*wrong)
+    with pytest.raises(TypeError, match="not text"):
+        writer.level(9, cast("str", None))
+    writer.close()
+
+
+def test_clog_texts_are_not_kept_for_ever() -> None:
+    reader = reader_of(b"%d", "INT32")
+    for number in range(40):
+        assert reader.text(mf.LogEntry(0, 0, (number,)), f"{number} %m") == f"{number} {number}"
+    assert len(reader._texts) <= 17
 
 
 UPSTREAM: List[Tuple[str, Sequence[Tuple[str, Any]], str]] = [
