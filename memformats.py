@@ -2915,13 +2915,17 @@ class _ClogPacking(NamedTuple):
 
     unpack: Callable[[bytes, int], Tuple[Any, ...]]
     size: int  # of nibbles and numbers, and the length of the first string
-    checks: Tuple[Tuple[int, int, int, bool], ...]  # place, least and greatest magnitude, and whether negative
+    limits: Tuple[Tuple[int, int, int], ...]  # place, least and greatest magnitude
+    wide: Tuple[int, ...]  # places of the numbers that come as bytes
+    negative: Tuple[int, ...]
 
 
 def _clog_packing(types: Sequence[str], nibbles: bytes, *, strings: bool) -> Optional[_ClogPacking]:
     """The packing by the types of the numbers; None where a nibble does not fit, or an INT64 has lost its sign."""
     codes = f"<{len(nibbles)}x"
-    checks = []
+    limits = []
+    wide = []
+    negatives = []
     for place, type in enumerate(types):
         nibble = nibbles[place // 2] >> 4 * (place % 2) & 15
         if type in ("DOUBLE", "CHAR"):
@@ -2940,11 +2944,15 @@ def _clog_packing(types: Sequence[str], nibbles: bytes, *, strings: bool) -> Opt
         if least or signed:
             greatest = min((1 << 8 * size) - 1, (1 << bits - signed) - 1 + negative)
             if least or greatest < 255:
-                checks.append((place, least, greatest, negative))
+                limits.append((place, least, greatest))
+        if size in (3, 5, 6, 7):
+            wide.append(place)
+        if negative:
+            negatives.append(place)
     if len(types) % 2 and nibbles[-1] > 15:
         return None
     form = struct.Struct(codes + "I" * strings)
-    return _ClogPacking(form.unpack_from, form.size, tuple(checks))
+    return _ClogPacking(form.unpack_from, form.size, tuple(limits), tuple(wide), tuple(negatives))
 
 
 def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
@@ -2968,20 +2976,20 @@ def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
             packing = memo[nibbles] = _clog_packing(numbers, nibbles, strings=bool(places))
         if packing is None:
             return None
-        unpack, size, checks = packing
+        unpack, size, limits, wide, negative = packing
         start = at + size
         if start > end or not (places or start == end):
             return None
         values: Any = unpack(data, at)
-        if checks:
+        if wide or negative:
             values = [*values]
-            for place, least, greatest, negative in checks:
-                value = values[place]
-                if value.__class__ is bytes:
-                    value = from_bytes(value, "little")
-                if not least <= value <= greatest:
-                    return None
-                values[place] = -value if negative else value
+            for place in wide:
+                values[place] = from_bytes(values[place], "little")
+        for place, least, greatest in limits:
+            if not least <= values[place] <= greatest:
+                return None
+        for place in negative:
+            values[place] = -values[place]
         if not places:
             return tuple(values)
         if single:
@@ -4645,6 +4653,14 @@ def open(file: ReadableFile, mode: Literal["r"], format: Literal["mlyze"], **opt
 
 @overload
 def open(file: WritableFile, mode: Literal["w"], format: Literal["mlyze"], **options: Any) -> MlyzeWriter: ...
+
+
+@overload
+def open(file: ReadableFile, mode: Literal["r"], format: Literal["clog"], **options: Any) -> ClogReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["clog"], **options: Any) -> ClogWriter: ...
 
 
 @overload
