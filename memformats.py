@@ -5408,13 +5408,10 @@ def _clog_info(reader: ClogReader) -> Iterator[Tuple[str, str]]:
         yield "lasts", _duration((found.last_ns - found.first_ns) // 1000)
     elif not header.has_timestamps:
         yield "times", "none: the program was built without"
-    yield (
-        "entries",
-        f"{found.entries:,}: "
-        + (", ".join(f"{number:,} {_printable(name)}" for name, number in found.by_level.items()) or "none"),
-    )
+    levels = ", ".join(f"{number:,} {_printable(name) or '(no name)'}" for name, number in found.by_level.items())
+    yield "entries", f"{found.entries:,}" + (f": {levels}" if levels else "")
     yield "arguments", ", ".join(f"{number:,} {name}" for name, number in found.encodings.items()) or "none"
-    registered = ", ".join(f"{_printable(level.name)} ({level.level})" for level in reader.levels)
+    registered = ", ".join(f"{_printable(level.name) or '(no name)'} ({level.level})" for level in reader.levels)
     yield "registered", _many(len(reader.sites), "site") + (f"; levels {registered}" if registered else "")
 
 
