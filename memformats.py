@@ -3920,8 +3920,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
 
     def flush(self) -> None:
         """Hand what has been written to the operating system: the header at least."""
-        if not self._document:
-            self._write_start()
+        self._write_start()
         super().flush()
 
     def _finish(self) -> None:

@@ -3347,7 +3347,7 @@ def families() -> Iterable[Tuple[str, bytes]]:
     yield "", clog_head() + entry
 
 
-@pytest.mark.parametrize(("family", "data"), families())
+@pytest.mark.parametrize(("family", "data"), [*families()])
 def test_clog_families(family: str, data: bytes, tmp_path: Path) -> None:
     reader = mf.ClogReader(io.BytesIO(data), recover=True)
     assert reader.family == family
@@ -3657,6 +3657,17 @@ def test_clog_writer_flushes_its_header() -> None:
     with pytest.raises(TypeError, match="not text"):
         writer.level(9, cast("str", None))
     writer.close()
+
+
+def test_clog_memos_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More patterns of sizes than are kept, each met twice."""
+    monkeypatch.setattr(mf, "_CLOG_MEMO", 4)
+    values = [(1 << 8 * one, -1 << 8 * two) for one in range(6) for two in range(6)] * 2
+    file = io.BytesIO()
+    with mf.ClogWriter(file, frequency=1) as writer:
+        site = writer.site(0, "a.c", 1, "%lld %lld", ["INT64", "INT64"])
+        writer.write_all([mf.LogEntry(site, 1, pair) for pair in values])
+    assert [entry.args for entry in mf.ClogReader(io.BytesIO(file.getvalue()))] == values
 
 
 def test_clog_texts_are_not_kept_for_ever() -> None:
