@@ -4011,6 +4011,10 @@ def test_clog_convert_sorted(log: Path, tmp_path: Path) -> None:
     assert run.code == 0
     assert run.text.splitlines()[1] == "i -1"
     assert "not closed" in run.err
+    junk = tmp_path / "junk"
+    junk.write_bytes(b"no log")
+    for other, reason in (junk, "clog: offset 0x0: magic: not a CNanoLog file"), (path, "holds no dictionary"):
+        assert refused("convert", path, "--to", "text", "--dictionary", other, code=2) == f"{other}: {reason}"
 
 
 def test_clog_convert_many_lines(tmp_path: Path) -> None:
