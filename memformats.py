@@ -421,6 +421,14 @@ class _Walk:
         self.revalue(value, note)
         return value
 
+    def text(self, name: str, size: int) -> str:
+        """Text of ``size`` bytes; no field at all where it is empty."""
+        if not size:
+            return ""
+        text = _decode_text(self.take(name, size, "utf-8"))
+        self.revalue(text)
+        return text
+
     def layout(self, layout: Layout, prefix: str = "") -> Dict[str, Any]:
         """Every field of a Layout; returns the values by name."""
         return {name: self.fixed(prefix + name, code, note) for name, code, note in layout.fields}
@@ -611,6 +619,21 @@ def _parse_json(text: str) -> Any:
         raise json.JSONDecodeError("nested too deeply", text, 0) from None
     except ValueError as error:
         raise json.JSONDecodeError(str(error), text, 0) from None
+
+
+def _decode_text(data: Union[bytes, bytearray]) -> str:
+    """Text of a file: UTF-8, in which a byte that does not fit is a lone surrogate, so that any bytes survive."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "surrogateescape")
+
+
+def _encode_text(text: str) -> bytes:
+    """The bytes that ``_decode_text`` makes this text of; raises TypeError for what is not text."""
+    if not isinstance(text, str):
+        raise TypeError(f"not text: {text!r}")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _calendar(seconds: int) -> str:
@@ -927,34 +950,62 @@ def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
 
 
 class _Fields:
-    """Reads the fields of one record exactly, with every check: the slow path of the Readers.
+    """Reads fields exactly, one by one, with every check: the slow path of the Readers.
 
-    ``canonical`` turns False when a field is not in the form that a writer would give it.
+    ``data`` stands at ``base`` in the file, ``at`` is where in ``data`` the next field starts, and all paths start with
+    ``where``.  ``canonical`` turns False when a field is not in the form that a writer would give it.
     """
 
-    def __init__(self, reader: Reader[Any, Any], data: bytes, at: int, base: int, where: str) -> None:
+    def __init__(
+        self,
+        problems: _Problems,
+        data: bytes,
+        base: int = 0,
+        where: str = "",
+        *,
+        at: int = 0,
+        byte_order: str = "little",
+    ) -> None:
         self.at = at
+        self.where = where
         self.canonical = True
-        self._reader = reader
+        self._problems = problems
         self._data = data
         self._base = base
-        self._where = where
+        self._byte_order = byte_order
 
-    def fault(self, rule: str, name: str, detail: str = "") -> FormatError:
-        return self._reader._problems.fault(rule, self._base + self.at, self._where + name, detail)
+    def fault(self, rule: str, name: str, detail: str = "", *, place: int = 0) -> FormatError:
+        """The exception for a fault of the next field, or of what is ``place`` bytes after its start."""
+        return self._problems.fault(rule, self._base + self.at + place, self.where + name, detail)
 
     def problem(self, rule: str, at: int, name: str, detail: str = "") -> None:
-        self._reader._problems.add(rule, self._base + at, self._where + name, detail)
+        """Count a deviation or note of the field at ``at``."""
+        self._problems.add(rule, self._base + at, self.where + name, detail)
+
+    def take(self, name: str, size: int) -> bytes:
+        """``size`` bytes as one field."""
+        piece = self._data[self.at : self.at + size]
+        if len(piece) < size:
+            raise self.fault("the file ends inside this field", name, f"{len(piece)} of {size} bytes")
+        self.at += size
+        return piece
+
+    def text(self, name: str, size: int) -> str:
+        """Text of ``size`` bytes."""
+        return _decode_text(self.take(name, size))
 
     def fixed(self, name: str, form: struct.Struct) -> Any:
         """A number of fixed size."""
-        end = self.at + form.size
-        if end > len(self._data):
-            detail = f"{len(self._data) - self.at} of {form.size} bytes"
-            raise self.fault("the file ends inside this field", name, detail)
-        (value,) = form.unpack_from(self._data, self.at)
-        self.at = end
-        return value
+        return form.unpack(self.take(name, form.size))[0]
+
+    def layout(self, layout: Layout, prefix: str = "") -> Tuple[Any, ...]:
+        """Every field of a Layout."""
+        have = len(self._data) - self.at
+        if have < layout.size:
+            place, name, detail = layout.cut(have)
+            raise self.fault("the file ends inside this field", prefix + name, detail, place=place)
+        self.at += layout.size
+        return layout.form(self._byte_order).unpack_from(self._data, self.at - layout.size)
 
     def uvarint(self, name: str) -> int:
         """An unsigned LEB128 number of up to 64 bytes."""
@@ -1462,10 +1513,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
             raise self._problems.fault("empty file, as a killed tracer leaves it", 0, "magic")
         if data[:4] != MLYZE_MAGIC[: len(data)]:
             raise self._problems.fault("not a Memlyze trace", 0, "magic")
-        if len(data) < MLYZE_HEADER.size:
-            offset, name, detail = MLYZE_HEADER.cut(len(data))
-            raise self._problems.fault("the file ends inside this field", offset, name, detail)
-        self.header = MlyzeHeader(*MLYZE_HEADER.little.unpack(data)[1:])
+        self.header = MlyzeHeader(*_Fields(self._problems, data).layout(MLYZE_HEADER)[1:])
         if self.header.version == MLYZE_VERSION_SWAPPED:
             raise self._problems.fault("written on a big-endian machine", 4, "version")
         if self.header.version != MLYZE_VERSION:
@@ -1641,7 +1689,7 @@ class MlyzeReader(Reader[MlyzeHeader, MlyzeRecord]):
 
     def _read_event(self, data: bytes, at: int, base: int, index: int, time_us: int) -> Tuple[MlyzeRecord, int]:
         """The event at ``at`` of ``data``, which stands at ``base`` in the file, and where the next one starts."""
-        fields = _Fields(self, data, at, base, f"events[{index}].")
+        fields = _Fields(self._problems, data, base, f"events[{index}].", at=at)
         kind = data[at]
         if kind not in MLYZE_EVENTS:
             raise fields.fault("unknown event type", "type", str(kind))
@@ -2732,10 +2780,7 @@ def _explain_clog_raw(walk: _Walk, types: Tuple[str, ...]) -> None:
 
 
 def _explain_clog_string(walk: _Walk, name: str) -> None:
-    size = walk.fixed(f"{name}.length", "I", "bytes")
-    if size:
-        walk.take(name, size, "utf-8")
-        walk.revalue(walk.data[walk.offset - size : walk.offset].decode("utf-8", "surrogateescape"))
+    walk.text(name, walk.fixed(f"{name}.length", "I", "bytes"))
 
 
 def _explain_clog_packed(walk: _Walk, types: Tuple[str, ...]) -> None:
@@ -2815,7 +2860,7 @@ def _explain_clog_dictionary(walk: _Walk, sites: List[Tuple[str, ...]]) -> None:
                     walk.problem("level name of more than 31 bytes", "name_length")
                 if any(level["padding"]):
                     walk.problem("not all zero")
-                _explain_clog_text(walk, "name", level["name_length"])
+                walk.text("name", level["name_length"])
         if walk.offset - start != head["total_size"]:
             walk.problem("another size than total_size")
         start = walk.offset
@@ -2837,16 +2882,11 @@ def _explain_clog_dictionary(walk: _Walk, sites: List[Tuple[str, ...]]) -> None:
             if site["log_id"] != log_id:
                 walk.problem("log_id is not the number of the site", "log_id")
             walk.annotate(CLOG_LEVEL_NAMES.get(site["log_level"], "registered level"), "log_level")
-            _explain_clog_text(walk, "filename", site["filename_length"])
-            _explain_clog_text(walk, "format", site["format_length"])
+            walk.text("filename", site["filename_length"])
+            walk.text("format", site["format_length"])
             sites.append(types)
     if walk.offset - start != head["total_size"]:
         walk.problem("another size than total_size")
-
-
-def _explain_clog_text(walk: _Walk, name: str, size: int) -> None:
-    if size:
-        walk.revalue(walk.take(name, size, "utf-8").decode("utf-8", "surrogateescape"))
 
 
 # ---- clog: Reader
@@ -2859,13 +2899,6 @@ def _clog_no_decoder(_data: bytes, _at: int, _end: int) -> None:
 
 
 _ClogSites = Sequence[LogSite]
-
-
-def _clog_text(data: Union[bytes, bytearray]) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "surrogateescape")
 
 
 def _clog_encoding(types: Sequence[str], encoding: str) -> str:
@@ -2896,7 +2929,7 @@ def _clog_raw_decoder(types: Sequence[str], prefix: str) -> _ClogDecoder:
             if at > end:
                 return None
             args += numbers
-            args.append(_clog_text(data[start:at]))
+            args.append(_decode_text(data[start:at]))
         return (*args, *unpack_last(data, at)) if at + last_size == end else None
 
     def decode_numbers(data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
@@ -2995,7 +3028,7 @@ def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
         if single:
             if start + values[-1] != end:
                 return None
-            return (*values[:first], _clog_text(data[start:end]), *values[first:-1])
+            return (*values[:first], _decode_text(data[start:end]), *values[first:-1])
         *args, length = values
         for place in places:
             if place != first:
@@ -3005,7 +3038,7 @@ def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
                 start += 4
             if start + length > end:
                 return None
-            args.insert(place, _clog_text(data[start : start + length]))
+            args.insert(place, _decode_text(data[start : start + length]))
             start += length
         return tuple(args) if start == end else None
 
@@ -3056,7 +3089,7 @@ def _clog_packed(types: Sequence[str], data: bytes, order: Literal["little", "bi
             at = start + int.from_bytes(data[at:start], order)
             if max(start, at) > len(data):
                 return None
-            args.insert(place, _clog_text(data[start:at]))
+            args.insert(place, _decode_text(data[start:at]))
     return (tuple(args), sign_lost) if at == len(data) else None
 
 
@@ -3069,82 +3102,50 @@ class _ClogDictionary:
         self.max_args: Optional[int] = None
         self.size = 0
 
-    def read(self, data: bytes, order: str, base: int, problems: _Problems) -> None:
+    def read(self, data: bytes, order: Literal["little", "big"], base: int, problems: _Problems) -> None:
         """Take what stands at the start of ``data``, which stands at ``base`` in the file."""
-        fields = _ClogFields(data, order, base, problems)
-        if data[:4] == fields.magic(CLOG_LEVEL_MAGIC):
-            _, number, total_size, _ = fields.take(CLOG_LEVELS, "level_section.")
+        fields = _Fields(problems, data, base, byte_order=order)
+        if data[:4] == CLOG_LEVEL_MAGIC.to_bytes(4, order):
+            _, number, total_size, _ = fields.layout(CLOG_LEVELS, "level_section.")
             for index in range(number):
-                where = f"levels[{index}]."
-                level, length, padding = fields.take(CLOG_LEVEL, where)
+                fields.where = f"levels[{index}]."
+                level, length, padding = fields.layout(CLOG_LEVEL)
                 if length > 31:
-                    problems.add("level name of more than 31 bytes", base + fields.at - 3, where + "name_length")
+                    fields.problem("level name of more than 31 bytes", fields.at - 3, "name_length")
                 if any(padding):
-                    problems.add("not all zero", base + fields.at - 2, where + "padding")
-                self.levels.append(LogLevel(level, fields.text(length, where + "name")))
+                    fields.problem("not all zero", fields.at - 2, "padding")
+                self.levels.append(LogLevel(level, fields.text("name", length)))
+            fields.where = ""
             if fields.at != total_size:
-                problems.add("another size than total_size", base + 8, "level_section.total_size", str(fields.at))
+                fields.problem("another size than total_size", 8, "level_section.total_size", str(fields.at))
         start = fields.at
-        if len(data) >= start + 4 and data[start : start + 4] != fields.magic(CLOG_SITE_MAGIC):
-            raise problems.fault("no dictionary here", base + start, "dictionary.magic")
-        _, number, total_size, _ = fields.take(CLOG_DICTIONARY, "dictionary.")
-        self.max_args = _clog_max_args(data, fields.at, fields.prefix, number, total_size)
+        if len(data) >= start + 4 and data[start : start + 4] != CLOG_SITE_MAGIC.to_bytes(4, order):
+            raise fields.fault("no dictionary here", "dictionary.magic")
+        _, number, total_size, _ = fields.layout(CLOG_DICTIONARY, "dictionary.")
+        self.max_args = _clog_max_args(data, fields.at, _CLOG_PREFIX[order], number, total_size)
         for log_id in range(number):
+            fields.where = f"sites[{log_id}]."
             self._read_site(fields, log_id, self.max_args)
+        fields.where = ""
         if fields.at - start != total_size:
             detail = str(fields.at - start)
-            problems.add("another size than total_size", base + start + 8, "dictionary.total_size", detail)
+            fields.problem("another size than total_size", start + 8, "dictionary.total_size", detail)
         self.size = fields.at
 
-    def _read_site(self, fields: _ClogFields, log_id: int, max_args: int) -> None:
-        where = f"sites[{log_id}]."
-        at = fields.base + fields.at
-        found, level, num_args, filename_length, format_length, line, codes = fields.take(CLOG_SITES[max_args], where)
-        add = fields.problems.add
+    def _read_site(self, fields: _Fields, log_id: int, max_args: int) -> None:
+        at = fields.at
+        found, level, num_args, filename_length, format_length, line, codes = fields.layout(CLOG_SITES[max_args])
         types = _clog_types(num_args, codes)
         if found != log_id:
-            add("log_id is not the number of the site", at, where + "log_id", str(found))
+            fields.problem("log_id is not the number of the site", at, "log_id", str(found))
         if num_args > max_args:
-            add("more arguments than a record has room for", at + 5, where + "num_args", str(num_args))
+            fields.problem("more arguments than a record has room for", at + 5, "num_args", str(num_args))
         if any(type not in CLOG_TYPES[1:] for type in types):
-            add("argument of unknown type", at + 14, where + "arg_types")
+            fields.problem("argument of unknown type", at + 14, "arg_types")
         elif any(codes[num_args:]):
-            add("not all zero", at + 14, where + "arg_types")
-        filename = fields.text(filename_length, where + "filename")
-        self.sites.append(LogSite(level, filename, line, fields.text(format_length, where + "format"), types))
-
-
-class _ClogFields:
-    """Reads the fields of levels and sites."""
-
-    def __init__(self, data: bytes, order: str, base: int, problems: _Problems) -> None:
-        self.at = 0
-        self.base = base
-        self.problems = problems
-        self.prefix = _CLOG_PREFIX[order]
-        self._data = data
-        self._order = order
-
-    def magic(self, value: int) -> bytes:
-        return struct.pack(self.prefix + "I", value)
-
-    def take(self, layout: Layout, where: str) -> Tuple[Any, ...]:
-        have = len(self._data) - self.at
-        if have < layout.size:
-            place, name, detail = layout.cut(have)
-            raise self._cut(place, where + name, detail)
-        self.at += layout.size
-        return layout.form(self._order).unpack_from(self._data, self.at - layout.size)
-
-    def text(self, size: int, where: str) -> str:
-        piece = self._data[self.at : self.at + size]
-        if len(piece) < size:
-            raise self._cut(0, where, f"{len(piece)} of {size} bytes")
-        self.at += size
-        return _clog_text(piece)
-
-    def _cut(self, place: int, where: str, detail: str) -> FormatError:
-        return self.problems.fault("the file ends inside this field", self.base + self.at + place, where, detail)
+            fields.problem("not all zero", at + 14, "arg_types")
+        filename = fields.text("filename", filename_length)
+        self.sites.append(LogSite(level, filename, line, fields.text("format", format_length), types))
 
 
 class ClogReader(Reader[ClogHeader, LogEntry]):
@@ -3181,9 +3182,7 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
         problems = self._problems
         if not any(CLOG_MAGIC.to_bytes(4, order).startswith(data[:4]) for order in ("little", "big")):
             raise problems.fault("not a CNanoLog file", 0, "magic")
-        if len(data) < CLOG_HEADER.size:
-            offset, name, detail = CLOG_HEADER.cut(len(data))
-            raise problems.fault("the file ends inside this field", offset, name, detail)
+        _Fields(problems, data).layout(CLOG_HEADER)
         order = _clog_byte_order(data)
         if order is None:
             raise problems.fault("neither byte order", 36, "endianness", data[36:40].hex(" "))
@@ -3499,12 +3498,6 @@ def _clog_packs_lossily(types: Sequence[str], data: bytes) -> bool:
 # ---- clog: Writer
 
 
-def _clog_bytes(text: str) -> bytes:
-    if not isinstance(text, str):
-        raise TypeError(f"not text: {text!r}")
-    return text.encode("utf-8", "surrogateescape")
-
-
 def _clog_sections(levels: Iterable[LogLevel], sites: Iterable[LogSite], max_args: int, prefix: str) -> bytes:
     """What stands after the entries (clog 5)."""
     return _clog_level_section(levels, prefix) + _clog_dictionary(sites, max_args, prefix)
@@ -3515,7 +3508,7 @@ def _clog_level_section(levels: Iterable[LogLevel], prefix: str) -> bytes:
     form = struct.Struct(prefix + "BB2x")
     made: List[bytes] = []
     for level, name in levels:
-        data = _clog_bytes(name)
+        data = _encode_text(name)
         if len(data) > 255:
             raise ValueError(f"a level name is of at most 31 bytes: {name!r}")
         made.append(form.pack(_unsigned("level", level, 8), len(data)) + data)
@@ -3529,7 +3522,7 @@ def _clog_dictionary(sites: Iterable[LogSite], max_args: int, prefix: str) -> by
     pack = (layout.little if prefix == "<" else layout.big).pack
     made: List[bytes] = []
     for log_id, site in enumerate(sites):
-        filename, format = _clog_bytes(site.filename), _clog_bytes(site.format)
+        filename, format = _encode_text(site.filename), _encode_text(site.format)
         codes = bytes([_clog_code(type) for type in site.arg_types])
         if len(codes) > 255 or max(len(filename), len(format)) > 0xFFFF:
             raise ValueError(f"more than a record of the dictionary holds: {site!r:.200}")
@@ -3588,7 +3581,7 @@ def _clog_write_raw(types: Sequence[str], args: Sequence[Any], prefix: str) -> b
     for type, value in zip(types, args):
         value = _clog_argument(type, value)
         if type == "STRING":
-            data = _clog_bytes(value)
+            data = _encode_text(value)
             made += struct.pack(prefix + "I", len(data)), data
         else:
             made.append(struct.pack(prefix + _CLOG_CODES[type], value))
@@ -3605,7 +3598,7 @@ def _clog_write_packed(types: Sequence[str], args: Sequence[Any], *, sign_lost: 
     strings: List[bytes] = []
     for type, value in zip(types, args):
         if type == "STRING":
-            data = _clog_bytes(_clog_argument(type, value))
+            data = _encode_text(_clog_argument(type, value))
             strings += struct.pack("<I", len(data)), data
         elif type in ("DOUBLE", "CHAR"):
             nibbles.append(8 if type == "DOUBLE" else 1)
@@ -3762,7 +3755,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
         """Register a level, 4 to 255, with a name of at most 31 bytes (clog 5.1)."""
         if _unsigned("level", level, 8) < 4 or level in [known.level for known in self._levels]:
             raise ValueError(f"a level is from 4 to 255, and registered once: {level}")
-        if len(_clog_bytes(name)) > 31:
+        if len(_encode_text(name)) > 31:
             raise ValueError(f"a level name is of at most 31 bytes: {name!r}")
         if len(self._levels) >= 64:
             raise ValueError("there are 64 levels already")
@@ -4258,7 +4251,7 @@ def _clog_entry_size(reader: ClogReader, entry: LogEntry) -> int:
     packed = entry.encoding == "packed"
     for type, value in zip(reader.sites[entry.log_id].arg_types, entry.args):
         if type == "STRING":
-            size += 4 + len(_clog_bytes(cast("str", value)))
+            size += 4 + len(_encode_text(cast("str", value)))
         elif packed and type in _CLOG_BITS:
             size += (cast("int", value).bit_length() + 7) // 8 or 1
             numbers += 1
@@ -4285,7 +4278,7 @@ _CLOG_WIDEST = 10_000  # columns; what a format asks for is not allocated withou
 
 def _clog_upstream_parts(format: str, types: Sequence[str]) -> _ClogParts:
     """A format as CNanoLog's decompressor sees it, byte by byte (clog, The message)."""
-    data = _clog_bytes(format)
+    data = _encode_text(format)
     parts: _ClogParts = []
     text = bytearray()
     at = used = 0
@@ -4301,12 +4294,12 @@ def _clog_upstream_parts(format: str, types: Sequence[str]) -> _ClogParts:
             while data[at : at + 1] and data[at] in b"-+ #0123456789.*":
                 at += 1
             at += 1
-            parts += _clog_text(text), _ClogConversion(types[used])
+            parts += _decode_text(text), _ClogConversion(types[used])
             text.clear()
             used += 1
             continue
         text += b"%"
-    return [*parts, _clog_text(text)]
+    return [*parts, _decode_text(text)]
 
 
 def _clog_upstream_value(type: str, value: Any) -> str:
@@ -4315,7 +4308,7 @@ def _clog_upstream_value(type: str, value: Any) -> str:
         return _c_format(_ClogConversion(type, letter="f"), value)
     if type == "POINTER":
         return _c_format(_ClogConversion(type, letter="p"), value)
-    return _clog_text(bytes((value,))) if type == "CHAR" else str(value)
+    return _decode_text(bytes((value,))) if type == "CHAR" else str(value)
 
 
 def _clog_upstream_args(types: Sequence[str], data: bytes, order: str) -> List[Any]:
@@ -4345,7 +4338,7 @@ def _clog_upstream_args(types: Sequence[str], data: bytes, order: str) -> List[A
         if type == "STRING":
             start = at + 4
             at = start + int.from_bytes(data[at:start], cast("Any", order))
-            args.insert(place, _clog_text(data[start:at]))
+            args.insert(place, _decode_text(data[start:at]))
     if at == len(data) and len(args) == len(types):
         return args
     args = []
@@ -4354,7 +4347,7 @@ def _clog_upstream_args(types: Sequence[str], data: bytes, order: str) -> List[A
         if type == "STRING":
             start = at + 4
             at = min(start + int.from_bytes(data[at:start], cast("Any", order)), len(data))
-            args.append(_clog_text(data[start:at]))
+            args.append(_decode_text(data[start:at]))
             continue
         code = _CLOG_CODES.get(type, "")
         size = struct.calcsize("<" + code)
@@ -4374,7 +4367,7 @@ def _clog_wrapped(type: str, value: int) -> int:
 
 def _clog_cut(text: str, limit: int) -> str:
     """Text as a buffer in C holds it: so many bytes, up to the first NUL."""
-    return _clog_text(_clog_bytes(text)[:limit].partition(b"\0")[0])
+    return _decode_text(_encode_text(text)[:limit].partition(b"\0")[0])
 
 
 def _clog_printf_parts(site: LogSite) -> _ClogParts:
@@ -4485,8 +4478,8 @@ def _c_format(part: _ClogConversion, value: Any) -> str:
     fill = "0" in flags and "-" not in flags
     plus = "+" if "+" in flags else " " if " " in flags else ""
     if type == "STRING":
-        data = _clog_bytes(value)
-        digits = _clog_text(data[:precision] if letter == "s" else data)
+        data = _encode_text(value)
+        digits = _decode_text(data[:precision] if letter == "s" else data)
         fill = False
     elif type == "DOUBLE":
         negative = struct.pack(">d", value)[0] > 0x7F
@@ -4502,7 +4495,7 @@ def _c_format(part: _ClogConversion, value: Any) -> str:
             form = f"{'#' * ('#' in flags)}.{6 if precision is None else precision}"
             digits = format(abs(value), form + (letter if letter in "eEfFgG" else "f"))
     elif letter == "c" or (type == "CHAR" and letter not in "diouxX"):
-        digits = _clog_text(bytes((value & 0xFF,)))
+        digits = _decode_text(bytes((value & 0xFF,)))
         fill = False
     elif letter == "p" or (type == "POINTER" and letter not in "diouxX"):
         digits = f"0x{value & _U64_MAX:x}" if value else "(nil)"
@@ -4521,7 +4514,7 @@ def _c_format(part: _ClogConversion, value: Any) -> str:
         elif "#" in flags and letter == "o" and digits[:1] != "0":
             digits = "0" + digits
         sign = "-" if value < 0 else "" if letter in "uoxX" else plus
-    missing = (width or 0) - len(_clog_bytes(sign + prefix + digits))
+    missing = (width or 0) - len(_encode_text(sign + prefix + digits))
     if missing <= 0:
         return sign + prefix + digits
     if fill:
@@ -5097,7 +5090,7 @@ def _clog_to_text(reader: ClogReader, options: _Options) -> Iterator[bytes]:
                 continue
             add(made)
             if len(lines) >= 500:
-                yield _clog_bytes("\n".join(lines) + "\n")
+                yield _encode_text("\n".join(lines) + "\n")
                 lines.clear()
     except FormatError:
         yield _clog_sorted_lines(lines, sort)
@@ -5108,11 +5101,11 @@ def _clog_to_text(reader: ClogReader, options: _Options) -> Iterator[bytes]:
 def _clog_sorted_lines(lines: Iterable[str], sort: Optional[List[Tuple[int, str]]]) -> bytes:
     if sort is not None:
         lines = [line for _, line in sorted(sort, key=lambda timed: timed[0])]
-    return _clog_bytes("".join([line + "\n" for line in lines]))
+    return _encode_text("".join([line + "\n" for line in lines]))
 
 
 def _ascii_lower(text: str) -> str:
-    return _clog_text(_clog_bytes(text).lower())
+    return _decode_text(_encode_text(text).lower())
 
 
 def _clog_upstream_entries(reader: ClogReader) -> Iterator[LogEntry]:
@@ -5122,7 +5115,7 @@ def _clog_upstream_entries(reader: ClogReader) -> Iterator[LogEntry]:
         raise _error("clog", "unsupported-version", 4, "version_major", str(header.version_major))
     if not header.dictionary_offset or reader.max_args is None:
         raise _error("clog", "bad-reference", 40, "dictionary_offset", "no dictionary there that can be read")
-    if any(len(_clog_bytes(level.name)) > 31 for level in reader.levels):
+    if any(len(_encode_text(level.name)) > 31 for level in reader.levels):
         raise _error("clog", "bad-size", header.dictionary_offset, "levels", "level name of more than 31 bytes")
     number = 0
     for number, entry in enumerate(reader, 1):
