@@ -621,6 +621,22 @@ def _parse_json(text: str) -> Any:
         raise json.JSONDecodeError(str(error), text, 0) from None
 
 
+def _json_start(prefix: bytes) -> Optional[str]:
+    """Of what starts like JSON: the first key of the object, or of the first one in the list; "" if there is none.
+
+    >>> _json_start(b'[{"ptr": 1'), _json_start(b" []"), _json_start(b"MTRC")
+    ('ptr', '', None)
+    """
+    text = _decode_text(prefix[3:] if prefix.startswith(b"\xef\xbb\xbf") else prefix).lstrip(" \t\r\n")
+    start, text = text[:1], text[1:].lstrip(" \t\r\n")
+    if start == "[" and text[:1] == "{":
+        start, text = "{", text[1:].lstrip(" \t\r\n")
+    if start == "{" and text[:1] == '"':
+        key, quote, _ = text[1:].partition('"')
+        return key if quote else None
+    return "" if start + text[:1] in ("[]", "{}") else None
+
+
 def _decode_text(data: Union[bytes, bytearray]) -> str:
     """Text of a file: UTF-8, in which a byte that does not fit is a lone surrogate, so that any bytes survive."""
     try:
@@ -5361,6 +5377,8 @@ class _View(NamedTuple):
     upstream_stats: Optional[Callable[[_Source, str], Tuple[List[str], bool]]]
     demo: Callable[[WritableFile], None]
     targets: Mapping[str, Callable[[Any, _Options], Iterator[bytes]]]
+    compare: Optional[Callable[[Any, Any, _Options], Iterator[str]]] = None  # what ``stats`` prints of two files
+    compare_json: Optional[Callable[[Any, Any, _Options], Any]] = None
 
 
 def _mlyze_demo(file: WritableFile) -> None:
@@ -5871,7 +5889,12 @@ def _upstream_stats(format: Format) -> Callable[[_Source, str], Tuple[List[str],
 
 
 def _run_stats(options: _Options) -> int:
+    first: List[Tuple[str, Reader[Any, Any]]] = []  # of two files, if its format can compare them
+    wait = len(options.files) == 2
+
     def stats(name: str, output: _Output) -> bool:
+        nonlocal wait
+        waits, wait = wait, False
         if options.like_upstream:
             source = _input(name)
             try:
@@ -5881,22 +5904,55 @@ def _run_stats(options: _Options) -> int:
             for line in lines:
                 output.line(_printable(line))
             return good
-        with _reading(options, name) as reader:
-            view = _VIEWS[reader.format]
-            if options.json:
-                numbers = {"file": name, "format": reader.format, **_to_json(view.stats_json(reader, options))}
-                output.line(json.dumps(numbers, indent=1 if len(options.files) == 1 else None))
-                return True
-            title = _printable(name)
-            for line in view.stats(reader, options):
-                output.line(f"{title}: {line}" if title else line)
-                title = ""
-            for problem in reader.problems:
-                if problem.severity != "note":
-                    output.line(f"  {'problem':<12}{_problem_text(problem)}")
+        reader = _reading(options, name)
+        if waits and _VIEWS[reader.format].compare is not None:
+            first.append((name, reader))
+        elif first and first[0][1].format == reader.format:
+            _print_comparison(options, output, *first.pop(), name, reader)
+        else:
+            for other in [*first, (name, reader)]:
+                _print_stats(options, output, *other)
+            first.clear()
         return True
 
-    return _each_file(options, stats)
+    try:
+        return _each_file(options, stats)
+    finally:
+        for _, reader in first:
+            reader.close()
+
+
+def _print_stats(options: _Options, output: _Output, name: str, reader: Reader[Any, Any]) -> None:
+    view = _VIEWS[reader.format]
+    with reader:
+        if options.json:
+            numbers = {"file": name, "format": reader.format, **_to_json(view.stats_json(reader, options))}
+            output.line(json.dumps(numbers, indent=1 if len(options.files) == 1 else None))
+        else:
+            _print_lines(output, name, view.stats(reader, options), reader)
+
+
+def _print_comparison(
+    options: _Options, output: _Output, name: str, reader: Reader[Any, Any], other_name: str, other: Reader[Any, Any]
+) -> None:
+    view = _VIEWS[reader.format]
+    with reader, other:
+        if options.json:
+            numbers = _to_json(cast("Any", view.compare_json)(reader, other, options))
+            output.line(json.dumps({"files": [name, other_name], "format": reader.format, **numbers}, indent=1))
+        else:
+            lines = cast("Any", view.compare)(reader, other, options)
+            _print_lines(output, f"{name} and {other_name}", lines, reader, other)
+
+
+def _print_lines(output: _Output, title: str, lines: Iterable[str], *readers: Reader[Any, Any]) -> None:
+    """Statistics, the first line with the title, and what is wrong with the files."""
+    for place, line in enumerate(lines):
+        output.line(line if place else f"{_printable(title)}: {line}")
+    for reader in readers:
+        for problem in reader.problems:
+            if problem.severity != "note":
+                output.line(f"  {'problem':<12}{_problem_text(problem)}")
 
 
 def _run_demo(options: _Options) -> int:
