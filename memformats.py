@@ -553,6 +553,7 @@ R = TypeVar("R")  # a format's records
 SelfType = TypeVar("SelfType")
 
 _U16 = struct.Struct("<H")
+_U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 _VARINT_LIMIT = 64  # bytes; the longest that any of the formats' real programs was seen to write is 29
 _DIGITS = 135  # of the largest number that such a varint holds
@@ -2907,7 +2908,7 @@ def _explain_clog_dictionary(walk: _Walk, sites: List[Tuple[str, ...]]) -> None:
 
 # ---- clog: Reader
 
-_ClogDecoder = Callable[[bytes, int, int], Optional[Tuple[ClogArg, ...]]]
+_ClogDecoder = Callable[[bytes, int, int], Optional[Tuple[Any, ...]]]  # the arguments from one place to another
 
 
 def _clog_no_decoder(_data: bytes, _at: int, _end: int) -> None:
@@ -2959,109 +2960,106 @@ _CLOG_MEMO = 4096  # nibble patterns of one kind of site that are kept; most hav
 _CLOG_PACKED_CODES = ("", "B", "H", "3s", "I", "5s", "6s", "7s", "Q")
 
 
-class _ClogPacking(NamedTuple):
-    """How the bytes are laid out that follow one value of the nibble bytes: found once, used for all like it."""
+class _ClogPlan(NamedTuple):
+    """How the entries of a site are read: by the decoder that their nibbles were met with, else by ``decode``."""
 
-    unpack: Callable[[bytes, int], Tuple[Any, ...]]
-    size: int  # of nibbles and numbers, and the length of the first string
-    limits: Tuple[Tuple[int, int, int], ...]  # place, least and greatest magnitude
-    wide: Tuple[int, ...]  # places of the numbers that come as bytes
-    negative: Tuple[int, ...]
+    mask: int  # which of the eight bytes after the header are nibbles
+    packings: Dict[int, _ClogDecoder]
+    decode: _ClogDecoder
+    encoding: str
 
 
-def _clog_packing(types: Sequence[str], nibbles: bytes, *, strings: bool) -> Optional[_ClogPacking]:
-    """The packing by the types of the numbers; None where a nibble does not fit, or an INT64 has lost its sign."""
+def _clog_packing(types: Sequence[str], places: Sequence[int], nibbles: bytes) -> _ClogDecoder:
+    """Reads the arguments that have these nibbles, known to fit: ``types`` of numbers, ``places`` of strings."""
     codes = f"<{len(nibbles)}x"
-    limits = []
-    wide = []
-    negatives = []
+    limits: List[Tuple[int, int, int]] = []  # place, least and greatest magnitude
+    wide: List[int] = []  # places of the numbers that come as bytes
+    negative: List[int] = []
     for place, type in enumerate(types):
         nibble = nibbles[place // 2] >> 4 * (place % 2) & 15
-        if type in ("DOUBLE", "CHAR"):
+        if type not in _CLOG_BITS:
             codes += _CLOG_CODES[type]
-            if nibble != (8 if type == "DOUBLE" else 1):
-                return None
             continue
-        bits = _CLOG_BITS.get(type, 0)
         signed = type in ("INT32", "INT64")
-        size = nibble - 8 if signed and nibble > 8 else nibble
-        if not 1 <= size <= bits // 8 or (signed and nibble == 8):
-            return None
+        below_0 = signed and nibble > 8
+        size = nibble - 8 if below_0 else nibble
         codes += _CLOG_PACKED_CODES[size]
-        negative = signed and nibble > 8
-        least = 1 << 8 * size - 8 if size > 1 else int(negative)
-        if least or signed:
-            greatest = min((1 << 8 * size) - 1, (1 << bits - signed) - 1 + negative)
-            if least or greatest < 255:
-                limits.append((place, least, greatest))
+        least = 1 << 8 * size - 8 if size > 1 else int(below_0)
+        if least:
+            limits.append((place, least, min((1 << 8 * size) - 1, (1 << _CLOG_BITS[type] - signed) - 1 + below_0)))
         if size in (3, 5, 6, 7):
             wide.append(place)
-        if negative:
-            negatives.append(place)
-    if len(types) % 2 and nibbles[-1] > 15:
-        return None
-    form = struct.Struct(codes + "I" * strings)
-    return _ClogPacking(form.unpack_from, form.size, tuple(limits), tuple(wide), tuple(negatives))
+        if below_0:
+            negative.append(place)
+    form = struct.Struct(codes + "I" * (len(places) == 1))
+    unpack, size = form.unpack_from, form.size
+    first = places[0] if places else 0
+    single = len(places) == 1
+    from_bytes, unpack_size = int.from_bytes, _U32.unpack_from
 
-
-def _clog_packed_decoder(types: Sequence[str]) -> _ClogDecoder:
-    """Reads packed arguments, little-endian, or gives None where they are not exactly as packed (clog 4.2)."""
-    numbers = [type for type in types if type != "STRING"]
-    places = [place for place, type in enumerate(types) if type == "STRING"]
-    width = (len(numbers) + 1) // 2
-    memo: Dict[bytes, Optional[_ClogPacking]] = {}
-    from_bytes = int.from_bytes
-    first, single = (places[0] if places else 0), len(places) == 1
-
-    def decode(data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
-        nibbles = data[at : at + width]
-        try:
-            packing = memo[nibbles]
-        except KeyError:
-            if at + width > end:
-                return None
-            if len(memo) >= _CLOG_MEMO:
-                memo.clear()
-            packing = memo[nibbles] = _clog_packing(numbers, nibbles, strings=bool(places))
-        if packing is None:
+    def numbers(data: bytes, at: int, end: int) -> Optional[Tuple[Any, ...]]:
+        if at + size != end:
             return None
-        unpack, size, limits, wide, negative = packing
-        start = at + size
-        if start > end or not (places or start == end):
-            return None
-        values: Any = unpack(data, at)
-        if wide or negative:
-            values = [*values]
-            for place in wide:
-                values[place] = from_bytes(values[place], "little")
+        values = unpack(data, at)
         for place, least, greatest in limits:
             if not least <= values[place] <= greatest:
                 return None
+        return values
+
+    def any_arguments(data: bytes, at: int, end: int) -> Optional[Tuple[Any, ...]]:
+        at += size
+        if at > end:
+            return None
+        args = [*unpack(data, at - size)]
+        for place in wide:
+            args[place] = from_bytes(args[place], "little")
+        for place, least, greatest in limits:
+            if not least <= args[place] <= greatest:
+                return None
         for place in negative:
-            values[place] = -values[place]
-        if not places:
-            return tuple(values)
+            args[place] = -args[place]
         if single:
-            if start + values[-1] != end:
+            if at + args.pop() != end:
                 return None
-            return (*values[:first], _decode_text(data[start:end]), *values[first:-1])
-        *args, length = values
+            try:
+                args.insert(first, data[at:end].decode())
+            except UnicodeDecodeError:
+                args.insert(first, _decode_text(data[at:end]))
+            return tuple(args)
         for place in places:
-            if place != first:
-                if start + 4 > end:
-                    return None
-                length = from_bytes(data[start : start + 4], "little")
-                start += 4
-            if start + length > end:
+            start = at + 4
+            at = start + unpack_size(data, at)[0]
+            if at > end:
                 return None
-            args.insert(place, _decode_text(data[start : start + length]))
-            start += length
-        return tuple(args) if start == end else None
+            args.insert(place, _decode_text(data[start:at]))
+        return tuple(args) if at == end else None
 
-    def decode_nothing(_data: bytes, at: int, end: int) -> Optional[Tuple[ClogArg, ...]]:
-        return () if at == end else None
+    return any_arguments if places or wide or negative else numbers
 
-    return decode if types else decode_nothing
+
+def _clog_packed_plan(types: Sequence[str]) -> _ClogPlan:
+    """For packed arguments, little-endian: takes what is exactly as packed and has its signs (clog 4.2)."""
+    numbers = [type for type in types if type != "STRING"]
+    places = [place for place, type in enumerate(types) if type == "STRING"]
+    width = (len(numbers) + 1) // 2
+    packings: Dict[int, _ClogDecoder] = {}
+
+    def decode(data: bytes, at: int, end: int) -> Optional[Tuple[Any, ...]]:
+        found = _clog_packed(types, data[at:end], "little")
+        if found is None:
+            return None
+        args: Tuple[Any, ...]
+        args, sign_lost = found
+        if sign_lost or -1 << 63 in args:
+            return None
+        if width <= 8:
+            if len(packings) >= _CLOG_MEMO:
+                packings.clear()
+            nibbles = data[at : at + width]
+            packings[int.from_bytes(nibbles, "little")] = _clog_packing(numbers, places, nibbles)
+        return args
+
+    return _ClogPlan((1 << 8 * width) - 1, packings, decode, _clog_encoding(types, "packed"))
 
 
 def _clog_packed(types: Sequence[str], data: bytes, order: Literal["little", "big"]) -> Optional[Tuple[Any, bool]]:
@@ -3284,18 +3282,19 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
             return "D"
         return "d" if "NONE" in types else "A"
 
-    def _plan(self, types: Tuple[str, ...]) -> Tuple[_ClogDecoder, str]:
-        """The quick decoder of a site while entries are packed, and the encoding that it stands for."""
+    def _plan(self, types: Tuple[str, ...]) -> _ClogPlan:
+        """How the entries of a site are read while they are packed."""
         if self._order == "little":
-            return _clog_packed_decoder(types), _clog_encoding(types, "packed")
-        if not {*types} - {"STRING"}:  # the same in both
-            return self._raw_decoder(types), _clog_encoding(types, "packed")
-        return _clog_no_decoder, "packed"
+            return _clog_packed_plan(types)
+        same = not {*types} - {"STRING"}  # in both layouts
+        decode = self._raw_decoder(types) if same else _clog_no_decoder
+        return _ClogPlan(0, {}, decode, _clog_encoding(types, "packed"))
 
     def _turn_raw(self) -> None:
         """From the first entry on that can only be raw, those are raw that can be both (clog 4.5)."""
         self._plans[:] = [
-            (self._raw_decoder(site.arg_types), _clog_encoding(site.arg_types, "raw")) for site in self.sites
+            _ClogPlan(0, {}, self._raw_decoder(site.arg_types), _clog_encoding(site.arg_types, "raw"))
+            for site in self.sites
         ]
 
     def _raw_decoder(self, types: Tuple[str, ...]) -> _ClogDecoder:
@@ -3342,19 +3341,21 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
         }
 
     def _read_records(self) -> Iterator[LogEntry]:
-        # Each site has its own decoder, which knows the types; what that does not take, _read_entry does.
+        # A site has a decoder for each pattern of nibbles that was met, which are read together with the header; what
+        # these do not take, _read_entry does.
         new = tuple.__new__
         source = self._source
         header_size = self._entry.size
-        unpack = self._entry.form(self._order).unpack_from
         timed = header_size == CLOG_ENTRY.size
+        unpack = struct.Struct(_CLOG_PREFIX[self._order] + ("IQHQ" if timed else "IHQ")).unpack_from
+        ahead = bytes(8)
         plans = self._plans
         count = len(plans)
         data = none = b""
         timestamp: Optional[int] = None
         base = source.position
         stop = self._dictionary_at
-        at = index = need = 0
+        at = index = need = size = have = 0
         try:
             if 0 < stop < CLOG_HEADER.size:
                 raise self._problems.fault("dictionary_offset is inside the header", 40, "dictionary_offset", str(stop))
@@ -3362,22 +3363,23 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
                 source.peek(need)
                 piece = source.chunk()
                 base += at
-                data = data[at:] + piece
+                data = data[at:have] + piece + ahead
                 at = 0
-                have = min(len(data), stop - base) if stop else len(data)
+                size = len(data) - len(ahead)
+                have = min(size, stop - base) if stop else size
                 last = have - header_size
                 while at <= last:
                     if timed:
-                        log_id, timestamp, size = unpack(data, at)
+                        log_id, timestamp, length, nibbles = unpack(data, at)
                     else:
-                        log_id, size = unpack(data, at)
+                        log_id, length, nibbles = unpack(data, at)
                     start = at + header_size
-                    end = start + size
+                    end = start + length
                     if end > have:
                         break
                     if log_id < count:
-                        decode, encoding = plans[log_id]
-                        args = decode(data, start, end)
+                        mask, packings, decode, encoding = plans[log_id]
+                        args = packings.get(nibbles & mask, decode)(data, start, end)
                         if args is not None:
                             yield new(LogEntry, (log_id, timestamp, args, encoding, False, none, none))
                             at = end
@@ -3386,16 +3388,16 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
                     yield self._read_entry(data[at:end], base + at, index)
                     at = end
                     index += 1
-                if not piece or have < len(data):
+                if not piece or have < size:
                     break
-                need = at + header_size + (size if at <= last else 0) - have
+                need = at + header_size + (length if at <= last else 0) - have
             if at < have:
-                raise self._cut(data[at:have], base + at, index, whole=have == len(data))
-            source.back(data[at:])
-            data = b""
+                raise self._cut(data[at:have], base + at, index, whole=have == size)
+            source.back(data[at:size])
+            size = 0
             self._read_end(index)
         except FormatError as error:
-            self._end(data[at:], error)
+            self._end(data[at:size], error)
 
     def _cut(self, data: bytes, base: int, index: int, *, whole: bool) -> FormatError:
         """The fault of an entry that goes on after the end of the file, or of the entries."""
