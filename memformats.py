@@ -9,6 +9,9 @@ mlyze   Memlyze, a tracer   .mlyze           ``MTRC``    1        1        Mlyze
         of Python memory
 clog    CNanoLog, a logger  .clog            ``ONAN``    1.0      1.0      ClogReader   ClogWriter
         for C                                ``NANO``
+prof    easy_profiler, a    .prof            ``ysaE``    0.1.0    1.0.0    ProfReader   ProfWriter
+        profiler for C++                                 to       to
+                                                         2.1.0    2.1.0
 ======  ==================  ===============  ==========  =======  =======  ===========  ===========
 
 Reading, from a path or a binary file, gzipped or not, one record at a time::
@@ -39,7 +42,7 @@ Where to find what (search for the banner ``# ==== N``):
 3.  facts                   Field, Layout, Span; how ``explain`` walks; its text (``.hex``)
 4.  primitives              varint, JSON, time; source and sink; what all readers and writers share
 5.  formats                 a section each, always in this order: constants and layouts, records,
-                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog
+                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof
 6.  registry                FORMATS, detect, open, explain
 7.  JSON documents          decode, encode
 8.  exports                 each original tool's own output
@@ -87,6 +90,8 @@ __all__ = [
     "Alloc",
     "BinaryReadable",
     "BinaryWritable",
+    "Block",
+    "Bookmark",
     "ClogAnalysis",
     "ClogArg",
     "ClogHeader",
@@ -95,6 +100,8 @@ __all__ = [
     "ClogSiteUse",
     "ClogText",
     "ClogWriter",
+    "ContextSwitch",
+    "Descriptor",
     "Document",
     "Field",
     "Format",
@@ -118,10 +125,23 @@ __all__ = [
     "MlyzeTimeline",
     "MlyzeWriter",
     "Problem",
+    "ProfAnalysis",
+    "ProfHeader",
+    "ProfNames",
+    "ProfNode",
+    "ProfReader",
+    "ProfRecord",
+    "ProfThreadUse",
+    "ProfTree",
+    "ProfUse",
+    "ProfVerdict",
+    "ProfWriter",
     "Reader",
     "Span",
+    "Thread",
     "TruncatedError",
     "UnsupportedError",
+    "Value",
     "Writer",
     "clog_analysis",
     "decode",
@@ -138,6 +158,12 @@ __all__ = [
     "mlyze_frame_label",
     "mlyze_stack_label",
     "open",
+    "prof_analysis",
+    "prof_duration_text",
+    "prof_thread_use",
+    "prof_trees",
+    "prof_uses",
+    "prof_value_text",
 ]
 
 
@@ -690,6 +716,18 @@ def _unsigned(name: str, value: int, bits: int) -> int:
     return value
 
 
+def _pack(layout: Layout, values: Sequence[Any], byte_order: str = "little") -> bytes:
+    """The bytes of a Layout; raises ValueError or TypeError, with the field's name, for what it cannot hold."""
+    for (name, code, _), value in zip(layout.fields, values):
+        bits = 8 * struct.calcsize("<" + code)
+        if code.endswith("s"):
+            if len(value) * 8 != bits:
+                raise ValueError(f"{name} is not of {bits // 8} bytes: {len(value)}")
+        else:
+            _unsigned(name, value + (1 << bits - 1 if code in "iq" else 0), bits)
+    return layout.form(byte_order).pack(*values)
+
+
 class _Buckets:
     """A value per bucket of time: 32 to 64 buckets, which double in width as time goes on.
 
@@ -987,7 +1025,7 @@ class _Fields:
         self.where = where
         self.canonical = True
         self._problems = problems
-        self._data = data
+        self.data = data
         self._base = base
         self._byte_order = byte_order
 
@@ -1001,7 +1039,7 @@ class _Fields:
 
     def take(self, name: str, size: int) -> bytes:
         """``size`` bytes as one field."""
-        piece = self._data[self.at : self.at + size]
+        piece = self.data[self.at : self.at + size]
         if len(piece) < size:
             raise self.fault("the file ends inside this field", name, f"{len(piece)} of {size} bytes")
         self.at += size
@@ -1017,23 +1055,23 @@ class _Fields:
 
     def layout(self, layout: Layout, prefix: str = "") -> Tuple[Any, ...]:
         """Every field of a Layout."""
-        have = len(self._data) - self.at
+        have = len(self.data) - self.at
         if have < layout.size:
             place, name, detail = layout.cut(have)
             raise self.fault("the file ends inside this field", prefix + name, detail, place=place)
         self.at += layout.size
-        return layout.form(self._byte_order).unpack_from(self._data, self.at - layout.size)
+        return layout.form(self._byte_order).unpack_from(self.data, self.at - layout.size)
 
     def uvarint(self, name: str) -> int:
         """An unsigned LEB128 number of up to 64 bytes."""
         start = self.at
         try:
-            value, self.at = decode_varint(self._data, start)
+            value, self.at = decode_varint(self.data, start)
         except IndexError:
             raise self.fault("truncated varint", name) from None
         except OverflowError:
             raise self.fault("varint of more than 64 bytes", name) from None
-        overlong = self._data[self.at - 1] == 0 and self.at - start > 1
+        overlong = self.data[self.at - 1] == 0 and self.at - start > 1
         if value >> 64:
             self.problem("varint of more than 64 bits", start, name)
         elif self.at - start > 10:
@@ -2040,14 +2078,8 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
 
     def _write_start(self, header: MlyzeHeader, metadata: bytes) -> None:
         """Header and metadata.  Without metadata the header keeps its own claim, as a file cut there has it."""
-        version, start_us, length, reserved = header
-        length = len(metadata) or length
-        if len(reserved) != 236:
-            raise ValueError(f"reserved is not of 236 bytes: {len(reserved)}")
-        version = _unsigned("version", version, 32)
-        start_us = _unsigned("start_us", start_us, 64)
-        length = _unsigned("metadata_length", length, 32)
-        self._sink.write(MLYZE_HEADER.little.pack(MLYZE_MAGIC, version, start_us, length, reserved) + metadata)
+        length = len(metadata) or header.metadata_length
+        self._sink.write(_pack(MLYZE_HEADER, (MLYZE_MAGIC, *header._replace(metadata_length=length))) + metadata)
 
 
 # ---- mlyze: semantics
@@ -3947,13 +3979,7 @@ def _clog_write_header(header: ClogHeader) -> bytes:
     order, *values = header
     if order not in ("little", "big"):
         raise ValueError(f"byte_order is 'little' or 'big', not {order!r}")
-    if len(header.reserved) != 8:
-        raise ValueError(f"reserved is not of 8 bytes: {len(header.reserved)}")
-    for (name, code, _), value in zip(CLOG_HEADER.fields, values):
-        if code != "8s":
-            bits = 8 * struct.calcsize("<" + code)
-            _unsigned(name, cast("int", value) + (1 << bits - 1 if code in "iq" else 0), bits)
-    return CLOG_HEADER.form(order).pack(*values)
+    return _pack(CLOG_HEADER, values, order)
 
 
 # ---- clog: semantics
@@ -4560,6 +4586,1621 @@ def _c_hexadecimal(value: float, precision: Optional[int], *, point: bool = Fals
     return "0x", whole + ("." + fraction if fraction or point else "") + "p" + exponent
 
 
+# ==== 5.3 prof: captures of easy_profiler =============================================================
+#
+# A header (one of five layouts, by version), descriptors of the places that blocks come from, a section for each
+# thread with its context switches and blocks, and since 2.1.0 an end mark, bookmarks and a second mark.  All is
+# little-endian, without padding.  Format text: "prof".  Blocks are a flat list in the order in which they end; how they
+# nest follows from their times (prof 6).  Times are ticks; a reader adds the nanoseconds that upstream's reader shows.
+
+PROF_SIGNATURE = 0x45617379
+PROF_VERSION = 0x02010000  # 2.1.0
+_PROF_SPELLED = b"Easy"  # how the document spells the signature (erratum 1)
+_PROF_NETWORK = b"\x8d\xa1\x33\x01"  # what a message of the network protocol starts with (prof 5)
+_PROF_START = (Field("signature", "I"), Field("version", "I", "major, minor, patch from the top byte on"))
+_PROF_TIMES = (
+    Field("cpu_frequency", "q", "ticks per second; 0: times are nanoseconds"),  # erratum 9
+    Field("begin_time", "Q", "ticks"),
+    Field("end_time", "Q", "ticks"),
+)
+_PROF_BLOCKS = Field("blocks_count", "I", "blocks and context switches")  # erratum 8
+_PROF_MEMORY = Field("memory_size", "Q", "bytes, sum of their sizes")
+_PROF_DESCRIPTORS = Field("descriptors_count", "I")
+_PROF_DESCRIPTORS_MEMORY = Field("descriptors_memory_size", "Q", "bytes, sum of their sizes")
+_PROF_COUNTS = (_PROF_BLOCKS, _PROF_MEMORY, _PROF_DESCRIPTORS, _PROF_DESCRIPTORS_MEMORY)
+_PROF_COUNTS_2 = (_PROF_MEMORY, _PROF_DESCRIPTORS_MEMORY, _PROF_BLOCKS, _PROF_DESCRIPTORS)
+PROF_HEADERS = {
+    "A": Layout("header A", *_PROF_START, *_PROF_TIMES, *_PROF_COUNTS),  # erratum 4
+    "B": Layout("header B", *_PROF_START, Field("pid", "I"), *_PROF_TIMES, *_PROF_COUNTS),
+    "C": Layout("header C", *_PROF_START, Field("pid", "Q"), *_PROF_TIMES, *_PROF_COUNTS),
+    "D": Layout("header D", *_PROF_START, Field("pid", "Q"), *_PROF_TIMES, *_PROF_COUNTS_2),
+    "E": Layout(
+        "header E",
+        *_PROF_START,
+        Field("pid", "Q"),
+        *_PROF_TIMES,
+        *_PROF_COUNTS_2,
+        Field("threads_count", "I"),
+        Field("bookmarks_count", "H"),
+        Field("padding", "H", "0"),
+    ),
+}
+_PROF_SIZE = Field("size", "H", "bytes after this field")
+PROF_DESCRIPTOR = Layout(
+    "descriptor",
+    Field("id", "I"),
+    Field("line", "i"),
+    Field("color", "I", "0xAARRGGBB"),
+    Field("type", "B"),
+    Field("status", "B"),
+    Field("name_length", "H", "bytes, with the NUL"),
+)
+_PROF_SPAN = (Field("begin", "Q", "ticks"), Field("end", "Q", "ticks"))
+PROF_BLOCK = Layout("block", *_PROF_SPAN, Field("id", "I", "number of the descriptor"))
+PROF_VALUE = Layout(
+    "value",
+    *PROF_BLOCK.fields,
+    Field("name_stub", "B", "0"),
+    Field("pad", "B", "0"),
+    Field("data_size", "H", "bytes"),
+    Field("data_type", "B"),
+    Field("is_array", "B"),
+    Field("value_id", "Q", "of the variable; 0 for a global one"),
+)
+PROF_BOOKMARK = Layout(
+    "bookmark", Field("position", "Q", "as begin_time, never scaled"), Field("color", "I", "0xAARRGGBB")
+)
+
+
+def _prof_thread_layouts(code: str) -> Tuple[Layout, Layout]:
+    """A thread section's start, and a context switch, whose thread ids are of this code (errata 5, 6)."""
+    thread = Layout("thread", Field("thread_id", code), Field("name_size", "H", "bytes, with the NUL"))
+    return thread, Layout("context switch", *_PROF_SPAN, Field("target_thread_id", code))
+
+
+_PROF_THREADS = {"A": _prof_thread_layouts("I"), "C": _prof_thread_layouts("Q")}
+_PROF_THREADS.update({"B": _PROF_THREADS["A"], "D": _PROF_THREADS["C"], "E": _PROF_THREADS["C"]})
+PROF_TYPES = ("Event", "Block", "Value")  # of a descriptor
+_PROF_EVENT, _PROF_BLOCK, _PROF_VALUE = range(3)
+PROF_DATA_TYPES = (
+    "bool",
+    "char",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+    "float",
+    "double",
+    "string",
+)
+_PROF_DATA_CODES = "?bbBhHiIqQfd"  # by data type; a string has none
+
+# What can be wrong, and how bad it is.  No fault is stepped over: a record that is wrong in its size leaves unknown
+# where the next one begins.
+PROF_RULES: Rules = {
+    **_COMMON_RULES,
+    "not an easy_profiler capture": ("fault", "bad-signature"),
+    "a message of easy_profiler's network protocol, not a file": ("fault", "unsupported-version"),  # prof 5
+    "written on a big-endian machine": ("fault", "unsupported-version"),  # erratum 1
+    "a version before 0.1.0": ("fault", "unsupported-version"),  # erratum 16
+    "the record is shorter than its fields": ("fault", "bad-size"),
+    "not an end mark": ("fault", "bad-signature"),  # errata 2, 3
+    "padding is not 0": ("deviation", "bad-value"),
+    "an empty descriptor": ("deviation", "bad-size"),  # prof 2
+    "name_length is beyond the record": ("deviation", "bad-size"),  # erratum 10
+    "no NUL at the end": ("deviation", "bad-value"),
+    "no such descriptor": ("deviation", "bad-reference"),
+    "data_size is not that of the record": ("deviation", "bad-size"),
+    "more records than blocks_count": ("deviation", "bad-count"),
+    "fewer records than blocks_count": ("deviation", "bad-count"),
+    "the records take more than memory_size": ("deviation", "bad-size"),
+    "the descriptors take more than descriptors_memory_size": ("deviation", "bad-size"),
+    "signature as the document spells it": ("note", "bad-signature"),  # erratum 1
+    "newer version": ("note", "unsupported-version"),
+    "the records take less than memory_size": ("note", "bad-size"),
+    "the descriptors take less than descriptors_memory_size": ("note", "bad-size"),  # prof 1.3, the snapshot writer
+    "id is not the number of the descriptor": ("note", "bad-value"),
+    "bytes after the NUL": ("note", "bad-size"),  # prof 4.4
+    "an empty name takes no bytes": ("note", "bad-size"),  # prof 3
+    "pad is not 0": ("note", "bad-value"),
+    "unknown type of data": ("note", "bad-value"),
+    "bytes after the last thread": ("note", "trailing-data"),  # prof 7.3
+    "bytes after the end mark": ("note", "trailing-data"),  # erratum 2
+}
+
+
+class ProfHeader(NamedTuple):
+    """The header (prof 1.2); a field that the version's layout lacks is None.
+
+    Times are in ticks, ``cpu_frequency`` a second, or in nanoseconds if that is 0.  ``blocks_count`` counts blocks
+    and context switches, ``memory_size`` sums their sizes (prof 1.3).
+    """
+
+    signature: int = PROF_SIGNATURE
+    version: int = PROF_VERSION
+    pid: Optional[int] = None
+    cpu_frequency: int = 0
+    begin_time: int = 0
+    end_time: int = 0
+    memory_size: int = 0
+    descriptors_memory_size: int = 0
+    blocks_count: int = 0
+    descriptors_count: int = 0
+    threads_count: Optional[int] = None
+    bookmarks_count: Optional[int] = None
+    padding: Optional[int] = None
+
+    @property
+    def layout(self) -> str:
+        """The letter of the header's layout, ``A`` to ``E`` (prof 1.2)."""
+        return _prof_layout(self.version)
+
+    @property
+    def factor(self) -> float:
+        """What ticks are multiplied with, in floating point, to make nanoseconds; 0.0 if they are such (prof 7.1)."""
+        frequency = self.cpu_frequency & _U64_MAX
+        return 1e9 / float(frequency) if frequency else 0.0
+
+    def ns(self, ticks: int) -> int:
+        """A time in nanoseconds, as upstream's reader converts it (prof 7.1)."""
+        return int(ticks * self.factor) if self.cpu_frequency else ticks
+
+
+class Descriptor(NamedTuple):
+    """A place in the program that makes blocks, events or values (prof 2).
+
+    Blocks refer to it by its number in the file, which ``id`` normally is too.  ``type`` is a number of ``PROF_TYPES``;
+    ``color`` is 0xAARRGGBB; ``status`` has the bits of prof 2.1.
+    """
+
+    id: int
+    line: int = 0
+    color: int = 0
+    type: int = _PROF_BLOCK
+    status: int = 1
+    name: str = ""
+    file: str = ""
+    raw: Raw = b""
+
+
+class Thread(NamedTuple):
+    """The start of a thread's section (prof 3): so many context switches follow, then so many blocks.
+
+    A count is None where the file ends before it, and for a writer to fill in.
+    """
+
+    thread_id: int
+    name: str = ""
+    switch_count: Optional[int] = None
+    block_count: Optional[int] = None
+    raw: Raw = b""
+
+
+class ContextSwitch(NamedTuple):
+    """The thread was switched out from ``begin`` to ``end``, in ticks, in favour of another thread (prof 3.1).
+
+    ``begin_ns`` and ``end_ns`` are nanoseconds, the begin not before that of the capture; ``dropped``: it ends before
+    the capture begins, and upstream leaves it out (prof 7.2).  ``tail`` are bytes after the name's NUL.
+    """
+
+    thread_id: int
+    begin: int
+    end: int
+    target_thread_id: int
+    name: str = ""
+    begin_ns: int = 0
+    end_ns: int = 0
+    dropped: bool = False
+    tail: bytes = b""
+    raw: Raw = b""
+
+
+class Block(NamedTuple):
+    """A block, from ``begin`` to ``end``, or an event, of the descriptor number ``id`` (prof 3.2).
+
+    ``name`` is a run-time name; an empty one stands for the descriptor's.  ``begin_ns``, ``end_ns``, ``dropped`` and
+    ``tail`` are as in a ContextSwitch; ``tail`` is what a value leaves that shares its line with a block (prof 4.4).
+    """
+
+    thread_id: int
+    begin: int
+    end: int
+    id: int
+    name: str = ""
+    begin_ns: int = 0
+    end_ns: int = 0
+    dropped: bool = False
+    tail: bytes = b""
+    raw: Raw = b""
+
+
+class Value(NamedTuple):
+    """A value that the program stored (prof 3.3): ``data`` of the type number ``data_type`` of ``PROF_DATA_TYPES``.
+
+    ``value_id`` tells variables apart, 0 is a global one, known by its descriptor's name.  ``value`` decodes the data.
+    """
+
+    thread_id: int
+    begin: int
+    end: int
+    id: int
+    data_type: int
+    is_array: int
+    value_id: int
+    data: bytes
+    begin_ns: int = 0
+    end_ns: int = 0
+    dropped: bool = False
+    raw: Raw = b""
+
+    @property
+    def value(self) -> Any:
+        """The data as bool, int, float or text, a tuple of them of an array; None where it fits no type."""
+        if self.data_type >= len(_PROF_DATA_CODES):
+            text = self.data.partition(b"\0")[0]
+            return _decode_text(text) if self.data_type == len(_PROF_DATA_CODES) else None
+        form = struct.Struct("<" + _PROF_DATA_CODES[self.data_type])
+        whole = len(self.data) // form.size * form.size
+        values = tuple([value for (value,) in form.iter_unpack(self.data[:whole])])
+        return values if self.is_array else values[0] if values else None
+
+
+class Bookmark(NamedTuple):
+    """A mark that somebody set in the capture (prof 3.5); ``position`` is a time in the unit of the header's."""
+
+    position: int
+    color: int = 0
+    text: str = ""
+    raw: Raw = b""
+
+
+ProfRecord = Union[Descriptor, Thread, ContextSwitch, Block, Value, Bookmark]
+
+
+def _prof_layout(version: int) -> str:
+    """The letter of the header's layout (prof 1.2)."""
+    limits = ((0x02010000, "E"), (0x02000000, "D"), (0x01030000, "C"), (0x01000001, "B"))
+    return next((letter for limit, letter in limits if version >= limit), "A")
+
+
+def _prof_version(version: int) -> str:
+    """A version as people write it.
+
+    >>> _prof_version(0x02010000)
+    '2.1.0'
+    """
+    return f"{version >> 24}.{version >> 16 & 0xFF}.{version & 0xFFFF}"
+
+
+# ---- prof: explain
+
+
+def _explain_prof(walk: _Walk) -> Iterator[None]:
+    """The format text (prof 1 to 3) line by line; each ``yield`` comes before a structure."""
+    header = _explain_prof_header(walk)
+    letter = _prof_layout(header["version"])
+    descriptors: List[Optional[int]] = []  # their types; None for an empty one
+    start = walk.offset
+    for number in range(header["descriptors_count"]):
+        yield
+        with walk.record("descriptors"):
+            descriptors.append(_explain_prof_descriptor(walk, number))
+    _explain_prof_sum(
+        walk, "descriptors", walk.offset - start - 2 * len(descriptors), header["descriptors_memory_size"]
+    )
+    records = memory = threads = 0
+    thread_layout, switch_layout = _PROF_THREADS[letter]
+    id_size = thread_layout.size - 2
+    while threads < header["threads_count"] if letter == "E" else len(walk.data) - walk.offset >= id_size:
+        yield
+        with walk.record("threads"):
+            name_size = walk.layout(thread_layout)["name_size"]
+            _explain_prof_text(walk, "name", name_size, empty="an empty name takes no bytes")
+            for _ in range(walk.fixed("switch_count", "I")):
+                yield
+                with walk.record("context_switches"):
+                    memory += _explain_prof_timed(walk, switch_layout)
+                records += 1
+            for _ in range(walk.fixed("block_count", "I")):
+                yield
+                with walk.record("blocks"):
+                    memory += _explain_prof_block(walk, descriptors)
+                records += 1
+        threads += 1
+    if letter == "E":
+        yield
+        _explain_prof_mark(walk, "threads_end_mark")
+        for _ in range(header["bookmarks_count"]):
+            yield
+            with walk.record("bookmarks"):
+                size = _explain_prof_size(walk, PROF_BOOKMARK)
+                walk.layout(PROF_BOOKMARK)
+                _explain_prof_text(walk, "text", size - PROF_BOOKMARK.size)
+        if header["bookmarks_count"]:
+            _explain_prof_mark(walk, "bookmarks_end_mark")
+    if records != header["blocks_count"]:
+        walk.problem(f"{'fewer' if records < header['blocks_count'] else 'more'} records than blocks_count")
+    _explain_prof_sum(walk, "records", memory, header["memory_size"])
+    if walk.more():
+        walk.take("trailing", len(walk.data) - walk.offset, "bytes")
+        walk.problem("bytes after the end mark" if letter == "E" else "bytes after the last thread")
+
+
+def _explain_prof_header(walk: _Walk) -> Dict[str, Any]:
+    start = walk.data[:4]
+    if start == _PROF_NETWORK:
+        raise walk.fault("a message of easy_profiler's network protocol, not a file", 0, "signature")
+    if not PROF_SIGNATURE.to_bytes(4, "little").startswith(start) and not _PROF_SPELLED.startswith(start):
+        raise walk.fault("not an easy_profiler capture", 0, "signature")
+    version = int.from_bytes(walk.data[4:8], "little")
+    if start == _PROF_SPELLED and len(walk.data) >= 8 and (version < 0x10000 or version & 0xFF00):
+        raise walk.fault("written on a big-endian machine", 0, "signature")
+    if len(walk.data) >= 8 and version < 0x10000:
+        raise walk.fault("a version before 0.1.0", 4, "version", _prof_version(version))
+    header = walk.layout(PROF_HEADERS[_prof_layout(version)])
+    walk.annotate(_prof_version(version), "version")
+    if start == _PROF_SPELLED:
+        walk.problem("signature as the document spells it", "signature")
+    if version >= 0x02020000:
+        walk.problem("newer version", "version")
+    if header.get("padding"):
+        walk.problem("padding is not 0")
+    return header
+
+
+def _explain_prof_size(walk: _Walk, layout: Layout) -> int:
+    """The size of a record whose fixed part is of that layout."""
+    size: int = walk.fixed("size", "H", "bytes after this field")
+    if size < layout.size:
+        raise walk.fault("the record is shorter than its fields", walk.offset - 2, "size", str(size))
+    return size
+
+
+def _explain_prof_text(walk: _Walk, name: str, size: int, *, empty: str = "no NUL at the end") -> None:
+    """Text up to its NUL, in a field of that size."""
+    piece = walk.data[walk.offset : walk.offset + size]
+    if len(piece) < size:
+        raise walk.fault("the file ends inside this field", walk.offset, name, f"{len(piece)} of {size} bytes")
+    end = piece.find(b"\0") + 1
+    if size:
+        walk.take(name, end or size, "utf-8")
+        walk.revalue(_decode_text(piece[: end - 1] if end else piece))
+    if not end:
+        walk.problem("no NUL at the end" if size else empty)
+    elif end < size:
+        walk.take(f"{name}_tail", size - end, "bytes")
+        walk.problem("bytes after the NUL")
+
+
+def _explain_prof_descriptor(walk: _Walk, number: int) -> Optional[int]:
+    size = walk.fixed("size", "H", "bytes after this field")
+    if not size:
+        walk.problem("an empty descriptor")
+        return None
+    if size < PROF_DESCRIPTOR.size:
+        raise walk.fault("the record is shorter than its fields", walk.offset - 2, "size", str(size))
+    descriptor = walk.layout(PROF_DESCRIPTOR)
+    if descriptor["type"] < len(PROF_TYPES):
+        walk.annotate(PROF_TYPES[descriptor["type"]], "type")
+    walk.annotate(f"0x{descriptor['color']:08x}", "color")
+    if descriptor["id"] != number:
+        walk.problem("id is not the number of the descriptor", "id")
+    room = size - PROF_DESCRIPTOR.size
+    if descriptor["name_length"] > room:
+        walk.problem("name_length is beyond the record")
+    name_size = min(descriptor["name_length"], room)
+    _explain_prof_text(walk, "name", name_size)
+    _explain_prof_text(walk, "file", room - name_size)
+    return int(descriptor["type"])
+
+
+def _explain_prof_timed(walk: _Walk, layout: Layout) -> int:
+    """A record with a begin, an end and a name; returns its size."""
+    size = _explain_prof_size(walk, layout)
+    walk.layout(layout)
+    _explain_prof_text(walk, "name", size - layout.size)
+    return size
+
+
+def _explain_prof_block(walk: _Walk, descriptors: Sequence[Optional[int]]) -> int:
+    start = walk.offset
+    id = int.from_bytes(walk.data[start + 18 : start + 22], "little")
+    kind = descriptors[id] if id < len(descriptors) else None
+    size = int.from_bytes(walk.data[start : start + 2], "little")
+    if kind != _PROF_VALUE or size < PROF_VALUE.size or walk.data[start + 22 : start + 23] != b"\0":
+        size = _explain_prof_timed(walk, PROF_BLOCK)
+        if kind is None:
+            walk.problem("no such descriptor", "id")
+        return size
+    _explain_prof_size(walk, PROF_VALUE)
+    value = walk.layout(PROF_VALUE)
+    known = value["data_type"] < len(PROF_DATA_TYPES)
+    walk.annotate(PROF_DATA_TYPES[value["data_type"]] if known else "unknown", "data_type")
+    if not known:
+        walk.problem("unknown type of data", "data_type")
+    if value["pad"]:
+        walk.problem("pad is not 0", "pad")
+    room = size - PROF_VALUE.size
+    if value["data_size"] != room:
+        walk.problem("data_size is not that of the record", "data_size")
+    if len(walk.data) - walk.offset < room:
+        detail = f"{len(walk.data) - walk.offset} of {room} bytes"
+        raise walk.fault("the file ends inside this field", walk.offset, "data", detail)
+    for name, part in (("data", min(value["data_size"], room)), ("tail", max(room - value["data_size"], 0))):
+        if part:
+            walk.take(name, part, "bytes")
+    return size
+
+
+def _explain_prof_mark(walk: _Walk, name: str) -> None:
+    """One of the marks at the end (errata 2, 3, 7)."""
+    mark = walk.data[walk.offset : walk.offset + 4]
+    if len(mark) == 4 and mark != PROF_SIGNATURE.to_bytes(4, "little"):
+        raise walk.fault("not an end mark", walk.offset, name, mark.hex(" "))
+    walk.fixed(name, "I")
+
+
+def _explain_prof_sum(walk: _Walk, what: str, found: int, told: int) -> None:
+    """Hold the sizes of some records against what the header tells."""
+    if found != told:
+        size = "memory_size" if what == "records" else "descriptors_memory_size"
+        walk.problem(f"the {what} take {'less' if found < told else 'more'} than {size}")
+
+
+# ---- prof: Reader
+
+
+class ProfReader(Reader[ProfHeader, ProfRecord]):
+    """Reads a ``.prof`` capture of any version, in file order: ``Descriptor``, then for each thread ``Thread``,
+    ``ContextSwitch``, and ``Block`` or ``Value``, and at the end ``Bookmark``.
+
+    ``header`` is the ProfHeader; ``descriptors`` are those read so far, all of them before the first Thread.
+    Memory is constant, but for the descriptors, and the bytes of one thread's context switches: a Thread tells how
+    many blocks it has, which stands behind those.
+    """
+
+    format = "prof"
+    rules = PROF_RULES
+
+    def _read_start(self) -> None:
+        problems = self._problems
+        start = self._source.peek(8)
+        signature = start[:4]
+        if signature == _PROF_NETWORK:
+            raise problems.fault("a message of easy_profiler's network protocol, not a file", 0, "signature")
+        if not any(known.startswith(signature) for known in (PROF_SIGNATURE.to_bytes(4, "little"), _PROF_SPELLED)):
+            raise problems.fault("not an easy_profiler capture", 0, "signature")
+        version = int.from_bytes(start[4:], "little")
+        if len(start) == 8 and signature == _PROF_SPELLED and (version < 0x10000 or version & 0xFF00):
+            raise problems.fault("written on a big-endian machine", 0, "signature")
+        if len(start) == 8 and version < 0x10000:
+            raise problems.fault("a version before 0.1.0", 4, "version", _prof_version(version))
+        layout = PROF_HEADERS[_prof_layout(version)]
+        values = _Fields(problems, self._source.read(layout.size)).layout(layout)
+        self.header = ProfHeader(**dict(zip([field.name for field in layout.fields], values)))
+        if signature == _PROF_SPELLED:
+            problems.add("signature as the document spells it", 0, "signature")
+        if version >= 0x02020000:
+            problems.add("newer version", 4, "version", _prof_version(version))
+        if self.header.padding:
+            problems.add("padding is not 0", layout.size - 2, "padding", str(self.header.padding))
+        self.family = self.header.layout
+        self.descriptors: List[Descriptor] = []
+        self._capture_ns = self.header.ns(self.header.begin_time)
+        self._memory = self._records = 0
+        self._end_marks: Optional[int] = None
+
+    @property
+    def tables(self) -> Dict[str, Any]:
+        """``end_marks``: how many of the marks at the end there are; None for all that the version asks for."""
+        return {"end_marks": self._end_marks}
+
+    def _read_records(self) -> Iterator[ProfRecord]:
+        header = self.header
+        source = self._source
+        marks = 0
+        try:
+            for number in range(header.descriptors_count):
+                descriptor = self._read_descriptor(number)
+                self.descriptors.append(descriptor)
+                yield descriptor
+            size = source.position - PROF_HEADERS[header.layout].size - 2 * len(self.descriptors)
+            self._check_sum("descriptors", size, "descriptors_memory_size", header.descriptors_memory_size)
+            number = 0
+            while number < header.threads_count if header.threads_count is not None else self._more_threads():
+                thread = self._read_thread(number)
+                yield thread
+                where = f"threads[{number}]."
+                yield from self._read_timed(thread, thread.switch_count or 0, where + "context_switches", blocks=False)
+                if thread.block_count is None:
+                    self._fields(4, where).fixed("block_count", _U32)
+                self._take(4)
+                yield from self._read_timed(thread, thread.block_count or 0, where + "blocks", blocks=True)
+                number += 1
+            if header.layout == "E":
+                self._read_mark("threads_end_mark")
+                marks = 1
+                for number in range(header.bookmarks_count or 0):
+                    yield self._read_bookmark(number)
+                if header.bookmarks_count:
+                    self._read_mark("bookmarks_end_mark")
+            self._check_counts()
+            tail = source.rest()
+            if tail:
+                rule = "bytes after the end mark" if header.layout == "E" else "bytes after the last thread"
+                self._problems.add(rule, source.position - len(tail), "trailing", _many(len(tail), "byte"))
+            self._end(tail)
+        except FormatError as error:
+            self._end_marks = marks if header.layout == "E" else None
+            self._end(b"", error)
+
+    def _fields(self, size: int, where: str) -> _Fields:
+        """The next bytes, up to ``size`` of them, to be read exactly; ``_take`` takes them."""
+        return _Fields(self._problems, self._source.peek(size)[:size], self._source.position, where)
+
+    def _take(self, size: int) -> None:
+        self._source.read(size)
+
+    def _record(self, where: str) -> _Fields:
+        """The next record as its size tells it."""
+        fields = self._fields(2, where)
+        return self._fields(2 + fields.fixed("size", _U16), where)
+
+    def _size(self, fields: _Fields, layout: Layout) -> int:
+        """The size of a record whose fixed part is of that layout."""
+        size: int = fields.fixed("size", _U16)
+        if size < layout.size:
+            fields.at = 0
+            raise fields.fault("the record is shorter than its fields", "size", str(size))
+        return size
+
+    def _text(self, fields: _Fields, name: str, size: int, *, empty: str = "no NUL at the end") -> Tuple[str, bytes]:
+        """Text up to its NUL, in a field of that size, and the bytes after the NUL."""
+        start = fields.at
+        text, nul, tail = fields.take(name, size).partition(b"\0")
+        if not nul:
+            fields.problem("no NUL at the end" if size else empty, start, name)
+            fields.canonical = False
+        elif tail:
+            fields.problem("bytes after the NUL", start + len(text) + 1, f"{name}_tail", _many(len(tail), "byte"))
+        return _decode_text(text), tail
+
+    def _read_descriptor(self, number: int) -> Descriptor:
+        fields = self._record(f"descriptors[{number}].")
+        size = fields.fixed("size", _U16)
+        if not size:
+            fields.problem("an empty descriptor", 0, "size")
+            self._take(2)
+            return Descriptor(0, type=-1, raw=bytes(2))
+        fields.at = 0
+        size = self._size(fields, PROF_DESCRIPTOR)
+        id, line, color, type, status, name_length = fields.layout(PROF_DESCRIPTOR)
+        if id != number:
+            fields.problem("id is not the number of the descriptor", 2, "id", str(id))
+        room = size - PROF_DESCRIPTOR.size
+        if name_length > room:
+            fields.problem("name_length is beyond the record", 16, "name_length", str(name_length))
+        name, name_tail = self._text(fields, "name", min(name_length, room))
+        file, file_tail = self._text(fields, "file", room - min(name_length, room))
+        usual = fields.canonical and not name_tail and not file_tail and name_length <= room
+        self._take(size + 2)
+        return Descriptor(id, line, color, type, status, name, file, b"" if usual else fields.data)
+
+    def _more_threads(self) -> bool:
+        """Whether another thread begins here, in a version that does not count them (prof 7.3)."""
+        size = _PROF_THREADS[self.header.layout][0].size - 2
+        return len(self._source.peek(size)) >= size
+
+    def _read_thread(self, number: int) -> Thread:
+        layout, switch_layout = _PROF_THREADS[self.header.layout]
+        where = f"threads[{number}]."
+        fields = self._fields(layout.size, where)
+        thread_id, size = fields.layout(layout)
+        fields = self._fields(layout.size + size + 4, where)
+        fields.at = layout.size
+        name, tail = self._text(fields, "name", size, empty="an empty name takes no bytes")
+        raw = b"" if fields.canonical and not tail else fields.data[:-4]
+        switch_count = fields.fixed("switch_count", _U32)
+        self._take(layout.size + size + 4)
+        return Thread(thread_id, name, switch_count, self._look_for_block_count(switch_count, switch_layout.size), raw)
+
+    def _look_for_block_count(self, switch_count: int, least: int) -> Optional[int]:
+        """The number of blocks, which stands after the context switches; None where reading will not get there."""
+        data = self._source.peek(4)
+        at = 0
+        for _ in range(switch_count):
+            if at + 2 > len(data):
+                data = self._source.peek(2 * at + _CHUNK)
+            size = data[at : at + 2]
+            at += 2 + int.from_bytes(size, "little")
+            if len(size) < 2 or int.from_bytes(size, "little") < least:
+                return None
+        if at + 4 > len(data):
+            data = self._source.peek(at + 4)
+        return _U32.unpack_from(data, at)[0] if at + 4 <= len(data) else None
+
+    def _read_timed(self, thread: Thread, number: int, where: str, *, blocks: bool) -> Iterator[ProfRecord]:
+        """The context switches or the blocks of a thread."""
+        # A record whose name ends with the record is read here, everything else by _read_exactly.
+        new = tuple.__new__
+        source = self._source
+        thread_id = thread.thread_id
+        layout = PROF_BLOCK if blocks else _PROF_THREADS[self.header.layout][1]
+        kind: type = Block if blocks else ContextSwitch
+        plain = {number for number, one in enumerate(self.descriptors) if one.type not in (-1, _PROF_VALUE)}
+        unpack = struct.Struct("<H" + layout.form("little").format[1:]).unpack_from
+        head = 2 + layout.size
+        names = {b"\0": ""}
+        factor = self.header.factor
+        first_ns = self._capture_ns
+        kept_ns = first_ns if blocks else first_ns + 1  # the least end of what upstream keeps
+        data = none = b""
+        at = index = memory = 0
+        base = source.position
+        try:
+            while index < number:
+                piece = source.chunk()
+                base += at
+                data = data[at:] + piece
+                at = 0
+                have = len(data)
+                last = have - head
+                while at <= last and index < number:
+                    size, begin, end, key = unpack(data, at)
+                    stop = at + 2 + size
+                    if stop > have:
+                        break
+                    name = names.get(data[at + head : stop])
+                    if name is None:
+                        name = self._plain_name(data[at + head : stop], names)
+                    if name is None or (blocks and key not in plain):
+                        record = self._read_exactly(
+                            data[at:stop], base + at, f"{where}[{index}].", thread_id, blocks=blocks
+                        )
+                        yield record
+                    else:
+                        if factor:
+                            begin_ns = int(begin * factor)
+                            end_ns = int(end * factor) if end != begin else begin_ns
+                        else:
+                            begin_ns = begin
+                            end_ns = end
+                        if begin_ns < first_ns or end_ns < kept_ns:
+                            dropped = end_ns < kept_ns
+                            if not dropped:
+                                begin_ns = first_ns
+                            yield new(kind, (thread_id, begin, end, key, name, begin_ns, end_ns, dropped, none, none))
+                        else:
+                            yield new(kind, (thread_id, begin, end, key, name, begin_ns, end_ns, False, none, none))
+                    memory += size
+                    at = stop
+                    index += 1
+                if not piece and index < number:
+                    self._read_exactly(data[at:], base + at, f"{where}[{index}].", thread_id, blocks=blocks)
+        finally:
+            source.back(data[at:])
+            self._memory += memory
+            self._records += index
+
+    def _plain_name(self, data: bytes, names: Dict[bytes, str]) -> Optional[str]:
+        """The text of a name that ends with its record, which is kept for the next of its like; else None."""
+        if data.find(b"\0") != len(data) - 1 or not data:
+            return None
+        if len(names) > 4096:
+            names.clear()
+        return names.setdefault(data, _decode_text(data[:-1]))
+
+    def _read_exactly(self, data: bytes, base: int, where: str, thread_id: int, *, blocks: bool) -> ProfRecord:
+        """The context switch or block that ``data`` is, or starts with where the file ends."""
+        fields = _Fields(self._problems, data, base, where)
+        layout = PROF_BLOCK if blocks else _PROF_THREADS[self.header.layout][1]
+        size = self._size(fields, layout)
+        ahead = data[2 + layout.size :]
+        begin, end, key = fields.layout(layout)
+        type = self.descriptors[key].type if blocks and key < len(self.descriptors) else -1
+        times = self._times(begin, end, blocks=blocks)
+        if type == _PROF_VALUE and size >= PROF_VALUE.size and ahead[:1] == b"\0":
+            fields.at = 2
+            return self._read_value(fields, thread_id, size, times)
+        name, tail = self._text(fields, "name", size - layout.size)
+        if blocks and type < 0:
+            fields.problem("no such descriptor", 18, "id", str(key))
+        raw = b"" if fields.canonical else data
+        kind = Block if blocks else ContextSwitch
+        return kind(thread_id, begin, end, key, name, *times, tail, raw)
+
+    def _read_value(self, fields: _Fields, thread_id: int, size: int, times: Tuple[int, int, bool]) -> Value:
+        begin, end, id, _, pad, data_size, data_type, is_array, value_id = fields.layout(PROF_VALUE)
+        room = size - PROF_VALUE.size
+        data = fields.take("data", room)
+        if data_type >= len(PROF_DATA_TYPES):
+            fields.problem("unknown type of data", 26, "data_type", str(data_type))
+        if pad:
+            fields.problem("pad is not 0", 23, "pad", str(pad))
+        if data_size != room:
+            fields.problem("data_size is not that of the record", 24, "data_size", f"{data_size}, not {room}")
+        raw = fields.data if pad or data_size != room else b""
+        return Value(thread_id, begin, end, id, data_type, is_array, value_id, data[:data_size], *times, raw)
+
+    def _times(self, begin: int, end: int, *, blocks: bool) -> Tuple[int, int, bool]:
+        """Begin and end in nanoseconds, and whether upstream drops the record (prof 7.1, 7.2)."""
+        begin_ns, end_ns = self.header.ns(begin), self.header.ns(end)
+        dropped = end_ns < self._capture_ns if blocks else end_ns <= self._capture_ns
+        return begin_ns if dropped else max(begin_ns, self._capture_ns), end_ns, dropped
+
+    def _read_mark(self, name: str) -> None:
+        fields = self._fields(4, "")
+        mark = fields.fixed(name, _U32)
+        if mark != PROF_SIGNATURE:
+            fields.at = 0
+            raise fields.fault("not an end mark", name, fields.data.hex(" "))
+        self._take(4)
+
+    def _read_bookmark(self, number: int) -> Bookmark:
+        fields = self._record(f"bookmarks[{number}].")
+        size = self._size(fields, PROF_BOOKMARK)
+        position, color = fields.layout(PROF_BOOKMARK)
+        text, tail = self._text(fields, "text", size - PROF_BOOKMARK.size)
+        self._take(size + 2)
+        return Bookmark(position, color, text, b"" if fields.canonical and not tail else fields.data)
+
+    def _check_counts(self) -> None:
+        """Hold what was read against what the header tells."""
+        found, told = self._records, self.header.blocks_count
+        if found != told:
+            rule = f"{'fewer' if found < told else 'more'} records than blocks_count"
+            self._problems.add(rule, self._offset("blocks_count"), "blocks_count", f"{found}, not {told}")
+        self._check_sum("records", self._memory, "memory_size", self.header.memory_size)
+
+    def _check_sum(self, what: str, found: int, name: str, told: int) -> None:
+        if found != told:
+            rule = f"the {what} take {'less' if found < told else 'more'} than {name}"
+            self._problems.add(rule, self._offset(name), name, f"{found}, not {told}")
+
+    def _offset(self, name: str) -> int:
+        """Where a field of the header stands."""
+        fields = PROF_HEADERS[self.header.layout].fields
+        place = [field.name for field in fields].index(name)
+        return sum(struct.calcsize("<" + field.code) for field in fields[:place])
+
+
+# ---- prof: Writer
+
+
+class ProfNode(NamedTuple):
+    """A block with the blocks inside it, for ``ProfWriter.tree``."""
+
+    begin: int
+    end: int
+    id: int
+    name: str = ""
+    children: Tuple[ProfNode, ...] = ()
+
+
+class ProfWriter(Writer[ProfHeader, ProfRecord]):
+    """Writes a ``.prof`` capture that easy_profiler opens (prof, Semantics 9).
+
+    ``descriptor`` registers, ``thread`` starts a thread's section, ``switch``, ``block``, ``value`` and ``tree`` fill
+    it, ``bookmark`` comes last; ``write`` and ``write_all`` take records.  Within a thread, context switches stand
+    before blocks, and a block after those inside it.  Counts are filled in with every thousand records, by ``flush``
+    and by ``close``, so the file must be seekable, unless a document is written; ``recover`` reads what was flushed
+    by a writer that died.
+
+    ``version`` decides the layout.  Times are in ticks, ``frequency`` a second; 0: in nanoseconds.
+    """
+
+    format = "prof"
+
+    def __init__(
+        self,
+        file: WritableFile,
+        *,
+        version: int = PROF_VERSION,
+        pid: int = 0,
+        frequency: int = 0,
+        begin_time: int = 0,
+        end_time: int = 0,
+    ) -> None:
+        if version < 0x10000:
+            raise ValueError(f"a version is 0.1.0 at least, not {_prof_version(version)}")
+        usual = {"pid": pid, "threads_count": 0, "bookmarks_count": 0, "padding": 0}
+        names = [field.name for field in PROF_HEADERS[_prof_layout(version)].fields]
+        given = {name: value for name, value in usual.items() if name in names}
+        self._set_header(
+            ProfHeader(version=version, cpu_frequency=frequency, begin_time=begin_time, end_time=end_time, **given)
+        )
+        self._document = False
+        self._begun = False
+        self._pieces: List[bytes] = []
+        self._position = 0  # of what comes next, with the pieces
+        self._descriptors = self._descriptors_memory = self._threads = self._bookmarks = self._marks = 0
+        self._records = self._memory = 0
+        self._plain: Dict[int, bool] = {}  # by number: whether a descriptor is for blocks and events; else for values
+        self._thread: Optional[Thread] = None  # the open one
+        self._in_blocks = False
+        self._numbers = [0, 0]  # context switches and blocks of the open thread
+        self._places = [0, 0]  # where their counts stand
+        self._roots: List[Tuple[int, int]] = []  # what ``tree`` wrote of the open thread
+        super().__init__(file)
+
+    def _set_header(self, header: ProfHeader) -> None:
+        _prof_write_header(header)
+        self._header = header
+        self._thread_layout, self._switch_layout = _PROF_THREADS[header.layout]
+
+    def descriptor(
+        self,
+        name: str,
+        file: str = "",
+        line: int = 0,
+        *,
+        type: int = _PROF_BLOCK,
+        color: int = 0xFFFFECB3,
+        status: int = 1,
+    ) -> int:
+        """Register a place that makes blocks, or events or values by ``type``; returns its number."""
+        self.write(Descriptor(self._descriptors, line, color, type, status, name, file))
+        return self._descriptors - 1
+
+    def thread(self, thread_id: int, name: str = "") -> None:
+        """Start the section of a thread."""
+        self.write(Thread(thread_id, name))
+
+    def switch(self, begin: int, end: int, target_thread_id: int = 0, name: str = "") -> None:
+        """The thread was switched out from ``begin`` to ``end``."""
+        self.write(ContextSwitch(self._thread_id(), begin, end, target_thread_id, name))
+
+    def block(self, begin: int, end: int, id: int, name: str = "") -> None:
+        """A block of the descriptor ``id``, after those inside it; an event begins when it ends."""
+        self.write(Block(self._thread_id(), begin, end, id, name))
+
+    def value(self, time: int, id: int, value: Any, data_type: str = "", value_id: int = 0) -> None:
+        """Store a bool, int, float or text, or an array (list, tuple) of bools, ints or floats.
+
+        ``data_type`` is a name of ``PROF_DATA_TYPES``, by default ``bool``, ``int64``, ``double`` or ``string``.
+        """
+        kind, array, data = _prof_write_value(value, data_type)
+        self.write(Value(self._thread_id(), time, time, id, kind, array, value_id, data))
+
+    def tree(self, *roots: ProfNode) -> None:
+        """Write blocks with those inside them, children first.
+
+        Raises ValueError where a reader would nest them in another way (prof 6): a child has to end after its parent
+        begins, and not to begin before it; what stands side by side must not overlap.
+        """
+        thread_id = self._thread_id()
+        known = [*self._roots]
+        blocks: List[Block] = []
+        steps = [(node, False) for node in reversed(roots)]
+        while steps:
+            node, inside = steps.pop()
+            if not inside:
+                steps.append((node, True))
+                steps.extend([(child, False) for child in reversed(node.children)])
+                continue
+            adopted = _prof_adopted(known, node.begin)
+            if adopted != len(node.children):
+                reason = f"a reader puts {adopted} blocks inside the one of {node.begin} to {node.end}"
+                raise ValueError(f"{reason}, not {len(node.children)}")
+            known[len(known) - adopted :] = [(node.begin, node.end)]
+            blocks.append(Block(thread_id, node.begin, node.end, node.id, node.name))
+        self.write_all(blocks)
+        self._roots = known
+
+    def bookmark(self, position: int, text: str = "", color: int = 0xFFFF0000) -> None:
+        """Set a mark at a time; after all threads."""
+        self.write(Bookmark(position, color, text))
+
+    def _thread_id(self) -> int:
+        if self._thread is None:
+            raise ValueError("no thread has been started")
+        return self._thread.thread_id
+
+    def write_all(self, records: Iterable[ProfRecord]) -> None:
+        """Write records in order; what the format cannot hold is a ValueError or TypeError."""
+        if self._closed:
+            raise ValueError("the writer is closed")
+        self._write_start()
+        # Plain blocks of the open thread are packed here; everything else, and what is wrong, by _write_record.
+        pieces = self._pieces
+        add = pieces.append
+        plain = self._plain
+        fixed = PROF_BLOCK.size
+        pack = struct.Struct("<H" + PROF_BLOCK.little.format[1:]).pack
+        names: Dict[str, bytes] = {}
+        thread_id: Optional[int] = None
+        done = size = room = 0
+        try:
+            for record in records:
+                if type(record) is Block and done < room:
+                    owner, begin, end, id, name, _, _, _, tail, raw = record
+                    text = names.get(name)
+                    if text is None:
+                        text = self._plain_text(name, names)
+                    if text and owner == thread_id and plain.get(id) and not (raw or tail):
+                        try:
+                            add(pack(fixed + len(text), begin, end, id) + text)
+                        except (struct.error, TypeError):
+                            pass
+                        else:
+                            done += 1
+                            size += fixed + 2 + len(text)
+                            continue
+                self._count(done, size)
+                done = size = 0
+                self._write_record(record)
+                thread_id, room = self._blocks_to_come()
+        finally:
+            self._count(done, size)
+
+    def _plain_text(self, name: Any, names: Dict[str, bytes]) -> bytes:
+        """A name and its NUL, kept for the next of its like; nothing for what _write_record has to look at."""
+        if type(name) is not str or "\0" in name:
+            return b""
+        if len(names) > 4096:
+            names.clear()
+        return names.setdefault(name, _encode_text(name) + b"\0")
+
+    def _blocks_to_come(self) -> Tuple[Optional[int], int]:
+        """Whose blocks can be written next, and how many until the pieces are due."""
+        if self._thread is None or not self._in_blocks:
+            return None, 0
+        room = max(1000 - len(self._pieces), 0)
+        if self._document:
+            room = min(room, (self._thread.block_count or 0) - self._numbers[1])
+        return self._thread.thread_id, room
+
+    def _count(self, blocks: int, size: int) -> None:
+        self._numbers[1] += blocks
+        self._records += blocks
+        self._memory += size - 2 * blocks
+        self._position += size
+
+    def _add(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._position += len(piece)
+
+    def _put(self) -> None:
+        """Write the pieces, and the counts that have changed."""
+        self._sink.write(b"".join(self._pieces))
+        self._pieces.clear()
+        if self._document or not self._begun:
+            return
+        if self._thread is not None:
+            for number, place in zip(self._numbers, self._places[: 1 + self._in_blocks]):
+                self._sink.patch(place, _U32.pack(number))
+        self._sink.patch(0, _prof_write_header(self._counted_header()))
+
+    def _counted_header(self) -> ProfHeader:
+        counts = {"threads_count": self._threads, "bookmarks_count": self._bookmarks}
+        return self._header._replace(
+            memory_size=self._memory,
+            descriptors_memory_size=self._descriptors_memory,
+            blocks_count=self._records,
+            descriptors_count=self._descriptors,
+            **(counts if self._header.threads_count is not None else {}),
+        )
+
+    def _write_record(self, record: ProfRecord) -> None:
+        """Write any record; raises ValueError or TypeError for what cannot be one here."""
+        if len(self._pieces) >= 1000:
+            self._put()
+        if isinstance(record, (ContextSwitch, Block, Value)):
+            self._write_timed(record)
+        elif isinstance(record, Descriptor):
+            self._write_descriptor(record)
+        elif isinstance(record, Thread):
+            self._write_thread(record)
+        elif isinstance(record, Bookmark):
+            self._write_bookmark(record)
+        else:
+            raise TypeError(f"not a record of prof: {record!r}")
+
+    def _write_descriptor(self, record: Descriptor) -> None:
+        if self._thread is not None or self._marks:
+            raise ValueError("descriptors stand before the first thread")
+        piece = bytes(memoryview(record.raw))
+        if not piece:
+            name, file = _prof_text("name", record.name), _prof_text("file", record.file)
+            values = (record.id, record.line, record.color, record.type, record.status, len(name))
+            piece = _prof_sized(_pack(PROF_DESCRIPTOR, values) + name + file)
+        if record.type == _PROF_VALUE and self._header.version < 0x01030000 and not self._document:
+            raise ValueError("there are no values in versions before 1.3.0")
+        self._add(piece)
+        if record.type >= 0:
+            self._plain[self._descriptors] = record.type != _PROF_VALUE
+        self._descriptors += 1
+        self._descriptors_memory += len(piece) - 2
+
+    def _write_thread(self, record: Thread) -> None:
+        if self._marks:
+            raise ValueError("threads stand before bookmarks")
+        piece = bytes(memoryview(record.raw))
+        if not piece:
+            name = _prof_text("name", record.name)
+            piece = _pack(self._thread_layout, (record.thread_id, len(name))) + name
+        if self._document:
+            piece += _U32.pack(_unsigned("switch_count", cast("int", record.switch_count), 32))
+        else:
+            piece += bytes(4)
+            self._end_thread()
+        self._add(piece)
+        self._thread = record
+        self._threads += 1
+        self._numbers[:] = 0, 0
+        self._places[0] = self._position - 4
+        self._in_blocks = False
+        self._roots = []
+        if self._document:
+            self._turn_to_blocks()
+
+    def _turn_to_blocks(self) -> None:
+        """Write the number of blocks, where it stands here."""
+        thread = cast("Thread", self._thread)
+        if not self._document:
+            self._add(bytes(4))
+        elif self._numbers[0] == thread.switch_count and thread.block_count is not None:
+            self._add(_U32.pack(_unsigned("block_count", thread.block_count, 32)))
+        else:
+            return
+        self._places[1] = self._position - 4
+        self._in_blocks = True
+
+    def _end_thread(self) -> None:
+        if self._thread is not None and not self._document:
+            if not self._in_blocks:
+                self._turn_to_blocks()
+            self._put()
+
+    def _write_timed(self, record: Union[ContextSwitch, Block, Value]) -> None:
+        if self._thread is None or self._thread.thread_id != record.thread_id or self._marks:
+            raise ValueError(f"thread {record.thread_id} is not the open one")
+        switch = isinstance(record, ContextSwitch)
+        if switch and self._in_blocks:
+            raise ValueError("context switches stand before blocks")
+        if self._document and not switch and self._numbers[1] >= (self._thread.block_count or 0) * self._in_blocks:
+            raise ValueError(f"thread {record.thread_id} has more blocks than block_count")
+        piece = bytes(memoryview(record.raw))
+        if not piece:
+            piece = self._timed_bytes(record)
+        if not self._document and not isinstance(record, ContextSwitch):
+            if self._plain.get(record.id) is not isinstance(record, Block):
+                raise ValueError(f"no descriptor of that number for a {type(record).__name__}: {record.id}")
+            if not self._in_blocks:
+                self._turn_to_blocks()
+        self._add(piece)
+        self._numbers[not switch] += 1
+        self._records += 1
+        self._memory += len(piece) - 2
+        if self._document and switch:
+            self._turn_to_blocks()
+
+    def _timed_bytes(self, record: Union[ContextSwitch, Block, Value]) -> bytes:
+        if isinstance(record, Value):
+            _, begin, end, id, data_type, is_array, value_id, data, *_ = record
+            values = (begin, end, id, 0, 0, len(data), data_type, is_array, value_id)
+            return _prof_sized(_pack(PROF_VALUE, values) + data)
+        layout = self._switch_layout if isinstance(record, ContextSwitch) else PROF_BLOCK
+        _, begin, end, key, name, _, _, _, tail, _ = record
+        return _prof_sized(_pack(layout, (begin, end, key)) + _prof_text("name", name) + tail)
+
+    def _write_bookmark(self, record: Bookmark) -> None:
+        if self._header.layout != "E":
+            raise ValueError("there are no bookmarks in versions before 2.1.0")
+        piece = bytes(memoryview(record.raw))
+        if not piece:
+            text = _prof_text("text", record.text)
+            piece = _prof_sized(_pack(PROF_BOOKMARK, (record.position, record.color)) + text)
+        _unsigned("bookmarks_count", self._bookmarks + 1, 16)
+        if not self._marks:
+            self._end_thread()
+            self._write_marks(1)
+        self._add(piece)
+        self._bookmarks += 1
+
+    def _write_marks(self, number: int) -> None:
+        """Write the marks that are missing to that number."""
+        for _ in range(number - self._marks):
+            self._add(_U32.pack(PROF_SIGNATURE))
+            self._marks += 1
+
+    def _begin(self, header: ProfHeader, tables: Mapping[str, Any]) -> None:
+        """Start with the header of a document; the table is ``end_marks``."""
+        if self._closed or self._begun:
+            raise ValueError("a document is the first thing written")
+        self._set_header(header)
+        self._document = True
+        self._write_start()
+
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        """Write the marks that the document has, all if it does not tell, and the tail."""
+        if self._header.layout == "E":
+            marks = tables.get("end_marks")
+            self._write_marks(1 + bool(self._header.bookmarks_count) if marks is None else marks)
+        self._put()
+        self._sink.write(tail)
+
+    def _write_start(self) -> None:
+        if not self._begun:
+            if not self._document and not self._sink.seekable:
+                raise ValueError("the counts are filled in later: the file must be seekable")
+            self._begun = True
+            self._add(_prof_write_header(self._header))
+
+    def flush(self) -> None:
+        """Hand what has been written to the operating system, with its counts."""
+        self._write_start()
+        self._put()
+        super().flush()
+
+    def _finish(self) -> None:
+        if not self._document:
+            self._write_start()
+            self._end_thread()
+            if self._header.layout == "E":
+                self._thread = None
+                self._write_marks(1 + (self._bookmarks > 0))
+            self._put()
+
+
+def _prof_write_header(header: ProfHeader) -> bytes:
+    """The bytes of a header; raises ValueError or TypeError for what its layout cannot hold."""
+    layout = PROF_HEADERS[_prof_layout(_unsigned("version", header.version, 32))]
+    values = header._asdict()
+    names = [field.name for field in layout.fields]
+    missing = [name for name, value in values.items() if (value is None) != (name not in names)]
+    if missing:
+        reason = "has no" if values[missing[0]] is not None else "has a"
+        raise ValueError(f"a header of version {_prof_version(header.version)} {reason} {missing[0]}")
+    return _pack(layout, [values[name] for name in names])
+
+
+def _prof_text(name: str, text: str) -> bytes:
+    """Text with its NUL."""
+    data = _encode_text(text)
+    if b"\0" in data:
+        raise ValueError(f"a {name} with a NUL: {text!r}")
+    return data + b"\0"
+
+
+def _prof_sized(data: bytes) -> bytes:
+    """A record behind its size; raises ValueError for one that is too long."""
+    return _U16.pack(_unsigned("the size of a record", len(data), 16)) + data
+
+
+def _prof_write_value(value: Any, data_type: str) -> Tuple[int, int, bytes]:
+    """Of a value: number of the type, 1 for an array, data."""
+    if isinstance(value, str):
+        if data_type not in ("", "string"):
+            raise TypeError(f"text is not {data_type}")
+        return PROF_DATA_TYPES.index("string"), 1, _encode_text(value) + b"\0"
+    array = isinstance(value, (list, tuple))
+    items = list(value) if array else [value]
+    usual = {bool: "bool", int: "int64", float: "double"}.get(type(items[0]) if items else int)
+    data_type = data_type or usual or "?"
+    if data_type not in PROF_DATA_TYPES[:-1]:
+        raise TypeError(f"not a value of a known type: {value!r}")
+    kind = PROF_DATA_TYPES.index(data_type)
+    try:
+        data = struct.pack(f"<{len(items)}{_PROF_DATA_CODES[kind]}", *items)
+    except (struct.error, OverflowError) as error:
+        raise ValueError(f"not {data_type}: {value!r}: {error}") from None
+    return kind, int(array), data
+
+
+# ---- prof: semantics
+
+
+def _prof_adopted(roots: Sequence[Tuple[Any, ...]], begin: int) -> int:
+    """How many of the last roots, tuples of begin, end, ..., a block that begins then takes as children (prof 6)."""
+    if not roots or begin >= roots[-1][1]:
+        return 0
+    at = len(roots) - 1
+    while at > 0 and begin <= roots[at - 1][0]:
+        at -= 1
+    return len(roots) - at
+
+
+class ProfTree:
+    """A thread with its blocks as they nest (prof 6).
+
+    ``thread`` is the Thread, ``switches`` and ``blocks`` are its records in file order.  ``roots`` and the lists of
+    ``children``, of the blocks that have some, are indexes of ``blocks``; those that upstream drops take no part.
+    ``depth`` is the number of levels.
+    """
+
+    def __init__(self, thread: Thread) -> None:
+        self.thread = thread
+        self.switches: List[ContextSwitch] = []
+        self.blocks: List[Union[Block, Value]] = []
+        self.children: Dict[int, List[int]] = {}
+        self.depth = 1  # upstream's count of a thread without blocks
+        self._roots: List[Tuple[int, int, int, int]] = []  # begin, end, index, levels
+
+    @property
+    def roots(self) -> List[int]:
+        """The blocks inside no other."""
+        return [root[2] for root in self._roots]
+
+    def add(self, block: Union[Block, Value]) -> None:
+        """Take the next block of the thread."""
+        index = len(self.blocks)
+        self.blocks.append(block)
+        if block.dropped:
+            return
+        roots = self._roots
+        levels = 1
+        adopted = _prof_adopted(roots, block.begin_ns)
+        if adopted:
+            inner = roots[-adopted:]
+            self.children[index] = [root[2] for root in inner]
+            levels += max([root[3] for root in inner])
+            del roots[-adopted:]
+        roots.append((block.begin_ns, block.end_ns, index, levels))
+        self.depth = max(self.depth, levels)
+
+    def walk(self) -> Iterator[Tuple[bool, int, int]]:
+        """Enter and leave every block in order of nesting: True or False, its index, its level from 0 on."""
+        steps = [(True, index, 0) for index in reversed(self.roots)]
+        while steps:
+            step = enters, index, level = steps.pop()
+            yield step
+            if enters:
+                steps.append((False, index, level))
+                steps.extend([(True, child, level + 1) for child in reversed(self.children.get(index, ()))])
+
+
+def prof_trees(records: Iterable[ProfRecord]) -> Iterator[ProfTree]:
+    """The threads of a capture, one at a time, with their blocks as they nest; takes a reader or its records."""
+    tree: Optional[ProfTree] = None
+    for record in records:
+        if type(record) is Block or type(record) is Value:
+            cast("ProfTree", tree).add(record)
+        elif type(record) is ContextSwitch:
+            cast("ProfTree", tree).switches.append(record)
+        elif type(record) is Thread:
+            if tree is not None:
+                yield tree
+            tree = ProfTree(record)
+    if tree is not None:
+        yield tree
+
+
+class ProfNames:
+    """Numbers for names: those of the descriptors, then one for each run-time name, as it first appears (prof 7.6)."""
+
+    def __init__(self, descriptors: Sequence[Descriptor]) -> None:
+        self._descriptors = descriptors
+        self.runtime: Dict[str, Tuple[int, int]] = {}  # name: its number, and that of the descriptor
+
+    def number(self, block: Union[Block, Value]) -> int:
+        """The number that groups the block with its like; to be asked in file order, not for dropped ones."""
+        if type(block) is Value or not block[4]:
+            return block.id
+        name = cast("str", block[4])
+        known = self.runtime.get(name)
+        if known is None:
+            known = self.runtime[name] = (len(self._descriptors) + len(self.runtime), block.id)
+        return known[0]
+
+    def name(self, block: Union[Block, Value]) -> str:
+        """The run-time name, or that of the descriptor."""
+        if type(block) is Block and block.name:
+            return block.name
+        return self._descriptors[block.id].name if block.id < len(self._descriptors) else f"descriptor {block.id}"
+
+
+class ProfUse(NamedTuple):
+    """Blocks of one name: how often, and how long in nanoseconds (prof, Semantics 3, 4).
+
+    ``children_ns`` is the time of the blocks directly inside them, ``self_ns`` the rest; ``active_ns`` is the time that
+    the thread was not switched out.  ``upstream_median_ns`` is the median as easy_profiler computes it, which is often
+    another.  ``scope`` is the thread's id, or the index of the root or parent that the use is counted in.
+    """
+
+    scope: int
+    number: int
+    id: int
+    name: str
+    calls: int
+    total_ns: int
+    children_ns: int
+    active_ns: int
+    min_ns: int
+    max_ns: int
+    median_ns: float
+    upstream_median_ns: int
+
+    @property
+    def self_ns(self) -> int:
+        """Total less what is inside."""
+        return self.total_ns - self.children_ns
+
+    @property
+    def average_ns(self) -> int:
+        """Total by calls, as upstream rounds it."""
+        return self.total_ns // self.calls
+
+
+def _prof_duration(record: Union[Block, Value, ContextSwitch]) -> int:
+    return (record.end_ns - record.begin_ns) & _U64_MAX
+
+
+def _prof_waits(tree: ProfTree) -> Callable[[int, int], int]:
+    """A function that gives the time between two moments for which the thread was switched out."""
+    spans = sorted(
+        [(one.begin_ns, one.end_ns) for one in tree.switches if not one.dropped and one.end_ns > one.begin_ns]
+    )
+    sums = [0]
+    for begin, end in spans:
+        sums.append(sums[-1] + end - begin)
+
+    def before(time: int) -> int:
+        low, high = 0, len(spans)
+        while low < high:
+            middle = (low + high) // 2
+            if spans[middle][0] < time:
+                low = middle + 1
+            else:
+                high = middle
+        return sums[low] - max(spans[low - 1][1] - time, 0) if low else 0
+
+    return lambda begin, end: max(before(end) - before(begin), 0)
+
+
+def _prof_medians(durations: List[int]) -> Tuple[float, int]:
+    """The median, and what upstream takes for it (prof, Semantics 4).
+
+    >>> _prof_medians([5, 1, 9])
+    (5, 1)
+    """
+    durations.sort()
+    half = len(durations) // 2
+    low = durations[max(half - 1, 0)]
+    if len(durations) % 2:
+        return durations[half], low
+    return (low + durations[half]) / 2, (durations[max(half - 2, 0)] + low) >> 1
+
+
+def prof_uses(tree: ProfTree, names: ProfNames, by: str = "thread") -> List[ProfUse]:
+    """What the blocks of a thread add up to, by name.
+
+    ``by`` is "thread", "frame" (within each root), or "parent" (among those directly inside one; -1 for the roots).
+    """
+    if by not in ("thread", "frame", "parent"):
+        raise ValueError(f"by is 'thread', 'frame' or 'parent', not {by!r}")
+    waits = _prof_waits(tree)
+    numbers = [0 if block.dropped else names.number(block) for block in tree.blocks]
+    groups: Dict[Tuple[int, int], List[int]] = {}
+    path: List[int] = []
+    for enters, index, level in tree.walk():
+        if not enters:
+            continue
+        path[level:] = [index]
+        scope = {"thread": tree.thread.thread_id, "frame": path[0], "parent": path[level - 1] if level else -1}[by]
+        groups.setdefault((scope, numbers[index]), []).append(index)
+    uses = []
+    for (scope, number), indexes in groups.items():
+        blocks = [tree.blocks[index] for index in sorted(indexes)]
+        durations = [_prof_duration(block) for block in blocks]
+        inside = sum(
+            [_prof_duration(tree.blocks[child]) for index in indexes for child in tree.children.get(index, ())]
+        )
+        total = sum(durations)
+        waited = sum([waits(block.begin_ns, block.end_ns) for block in blocks]) if tree.switches else 0
+        first = blocks[0]
+        median, upstream = _prof_medians(durations)
+        uses.append(
+            ProfUse(
+                scope,
+                number,
+                first.id,
+                names.name(first),
+                len(blocks),
+                total,
+                inside,
+                total - waited,
+                durations[0],
+                durations[-1],
+                median,
+                upstream,
+            )
+        )
+    return sorted(uses, key=lambda use: (use.scope, -use.total_ns, use.number))
+
+
+class ProfThreadUse(NamedTuple):
+    """Totals of a thread (prof, Semantics 2): times in nanoseconds; ``frames`` are roots that are blocks."""
+
+    thread_id: int
+    name: str
+    profiled_ns: int
+    wait_ns: int
+    frames: int
+    blocks: int
+    events: int
+    depth: int
+    switches: int
+    dropped: int
+
+
+class ProfAnalysis(NamedTuple):
+    """What a capture adds up to: totals of each thread, and of each name in it, with the heaviest names first.
+
+    ``begin_ns`` and ``end_ns`` are the capture's, or, where the header tells none, the earliest and latest of a block.
+    """
+
+    begin_ns: int
+    end_ns: int
+    threads: Tuple[ProfThreadUse, ...]
+    uses: Tuple[ProfUse, ...]
+    bookmarks: Tuple[Bookmark, ...]
+
+
+def prof_thread_use(tree: ProfTree, descriptors: Sequence[Descriptor]) -> ProfThreadUse:
+    """The totals of one thread."""
+    kept = [block for block in tree.blocks if not block.dropped]
+    switches = [switch for switch in tree.switches if not switch.dropped]
+
+    def is_block(block: Union[Block, Value]) -> bool:
+        return block.id < len(descriptors) and descriptors[block.id].type == _PROF_BLOCK
+
+    roots = [tree.blocks[index] for index in tree.roots]
+    return ProfThreadUse(
+        tree.thread.thread_id,
+        tree.thread.name,
+        sum(map(_prof_duration, roots)) & _U64_MAX,
+        sum(map(_prof_duration, switches)) & _U64_MAX,
+        sum(map(is_block, roots)),
+        len(kept),
+        sum([not is_block(block) for block in kept]),
+        tree.depth,
+        len(switches),
+        len(tree.blocks) + len(tree.switches) - len(kept) - len(switches),
+    )
+
+
+def prof_analysis(reader: ProfReader) -> ProfAnalysis:
+    """Read all and add it up; keeps the blocks of one thread at a time in memory."""
+    header = reader.header
+    names = ProfNames(reader.descriptors)
+    threads = []
+    uses: List[ProfUse] = []
+    bookmarks: List[Bookmark] = []
+    least, most = _U64_MAX, 0
+
+    def records() -> Iterator[ProfRecord]:
+        for record in reader:
+            if type(record) is Bookmark:
+                bookmarks.append(record)
+            yield record
+
+    for tree in prof_trees(records()):
+        threads.append(prof_thread_use(tree, reader.descriptors))
+        uses += prof_uses(tree, names)
+        kept = [block for block in tree.blocks if not block.dropped]
+        least = min([least, *[block.begin_ns for block in kept]])
+        most = max([most, *[block.end_ns for block in kept]])
+    begin_ns = header.ns(header.begin_time) or min(least, most)
+    end_ns = header.ns(header.end_time) or max(begin_ns, most)
+    uses.sort(key=lambda use: (-use.total_ns, use.scope, use.number))
+    return ProfAnalysis(begin_ns, end_ns, tuple(threads), tuple(uses), tuple(bookmarks))
+
+
+def prof_duration_text(duration_ns: int, precision: int = 1) -> str:
+    """A duration as easy_profiler shows it (prof, Semantics 5).
+
+    >>> prof_duration_text(1234567)
+    '1.2 ms'
+    """
+    for unit, size in (("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)):
+        if duration_ns >= size:
+            return f"{duration_ns / size:.{precision}f} {unit}"
+    return f"{duration_ns} ns"
+
+
+def prof_value_text(value: Value, *, short: bool = False) -> str:
+    """A value as easy_profiler shows it (prof, Semantics 6); ``short``: of seven elements and more, seven."""
+
+    def one(item: Any) -> str:
+        if isinstance(item, bool):
+            return "true" if item else "false"
+        if value.data_type in (1, 2) and isinstance(item, int):
+            return _decode_text(bytes((item & 0xFF,)))
+        return str(item)
+
+    found = value.value
+    if not isinstance(found, tuple):
+        return one(found) if found is not None else value.data.hex()
+    items = [one(item) for item in found]
+    if short and len(items) >= 7:
+        items = [*items[:6], "...", items[-1]]
+    return f"[{', '.join(items)}]"
+
+
+class ProfVerdict:
+    """Whether easy_profiler's own reader, release 2.1.0, accepts a capture, and if not, why (prof 7.3).
+
+    To be given each record of a reader with ``take``, and asked then.
+    """
+
+    def __init__(self, reader: ProfReader) -> None:
+        self._reader = reader
+        self._fault = self._late = ""
+        self._memory = self._kept = 0
+        self._roots: List[Tuple[int, int, int]] = []
+
+    def take(self, record: ProfRecord) -> None:
+        """Look at the next record."""
+        header = self._reader.header
+        if isinstance(record, Thread):
+            self._roots = []
+            return
+        if isinstance(record, Bookmark) and record.raw and record.raw[-1]:
+            self._late = "a bookmark without its NUL"
+        if not isinstance(record, (ContextSwitch, Block, Value)):
+            return
+        if isinstance(record, Value):
+            size = PROF_VALUE.size + len(record.data)
+        else:
+            fixed = _PROF_THREADS[header.layout][1] if isinstance(record, ContextSwitch) else PROF_BLOCK
+            size = fixed.size + len(_encode_text(record.name)) + 1 + len(record.tail)
+        self._memory += len(record.raw) - 2 if record.raw else size
+        if self._memory > header.memory_size:
+            self._say("the blocks take more than memory_size")
+        if not isinstance(record, ContextSwitch):
+            descriptors = self._reader.descriptors
+            if record.id >= len(descriptors) or descriptors[record.id].type < 0:
+                self._say(f"a block has the descriptor {record.id}, which is not there")
+        if record.dropped:
+            return
+        self._kept += 1
+        if not isinstance(record, ContextSwitch):
+            adopted = _prof_adopted(self._roots, record.begin_ns)
+            levels = 1 + max([root[2] for root in self._roots[len(self._roots) - adopted :]], default=0)
+            self._roots[len(self._roots) - adopted :] = [(record.begin_ns, record.end_ns, levels)]
+            if levels > 255:
+                self._say("Stack depth exceeded value of 254")
+
+    def _say(self, fault: str) -> None:
+        self._fault = self._fault or fault
+
+    def text(self) -> str:
+        """Why the capture is refused; "" if it is accepted."""
+        header = self._reader.header
+        if header.signature != PROF_SIGNATURE:
+            return "wrong signature"
+        checks = [
+            (header.memory_size, f"Wrong memory size == 0 for {header.blocks_count} blocks"),
+            (header.descriptors_memory_size, f"no memory for {header.descriptors_count} descriptors"),
+            (header.blocks_count, "no blocks"),
+            (header.descriptors_count, "no descriptors"),
+        ]
+        if header.layout in "ABC":
+            checks = [checks[2], checks[0], checks[3], checks[1]]
+        checks += [(header.threads_count != 0, "no threads"), (not header.padding, "padding is not 0")]
+        for value, fault in checks:
+            if not value:
+                return fault
+        if self._fault:
+            return self._fault
+        if self._kept != header.blocks_count:
+            return (
+                f"Read blocks count: {self._kept} does not match blocks count stored in header: {header.blocks_count}. "
+                "File corrupted."
+            )
+        faults = [problem.where for problem in self._reader.problems if problem.severity == "fault"]
+        if header.layout == "E" and faults and not faults[0].startswith("bookmark"):
+            return "Bad threads section end mark"
+        if header.layout == "E" and faults:
+            return f"{faults[0]} cannot be read"
+        return self._late
+
+
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
 
 
@@ -4617,6 +6258,18 @@ FORMATS: Dict[str, Format] = {
             "dictionary": Optional[bytes],
         },
     ),
+    "prof": Format(
+        "prof",
+        "capture of easy_profiler, a profiler for C++",
+        (".prof",),
+        lambda prefix: prefix.startswith((PROF_SIGNATURE.to_bytes(4, "little"), _PROF_SPELLED, _PROF_NETWORK)),
+        ProfReader,
+        ProfWriter,
+        _explain_prof,
+        ProfHeader,
+        (Descriptor, Thread, ContextSwitch, Block, Value, Bookmark),
+        {"end_marks": Optional[int]},
+    ),
 }
 
 _PREFIX = 4096  # bytes that detection looks at
@@ -4671,6 +6324,14 @@ def open(file: ReadableFile, mode: Literal["r"], format: Literal["clog"], **opti
 
 @overload
 def open(file: WritableFile, mode: Literal["w"], format: Literal["clog"], **options: Any) -> ClogWriter: ...
+
+
+@overload
+def open(file: ReadableFile, mode: Literal["r"], format: Literal["prof"], **options: Any) -> ProfReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["prof"], **options: Any) -> ProfWriter: ...
 
 
 @overload
@@ -5167,6 +6828,124 @@ def _clog_wanted(reader: ClogReader, text: ClogText, wanted: str, *, like_upstre
     return frozenset(place for place, site in enumerate(reader.sites) if site.log_level in levels) if levels else None
 
 
+def _prof_to_json(reader: ProfReader, options: _Options) -> Iterator[bytes]:
+    """The JSON of easy_profiler's converter (prof, Semantics 8), with context switches and values besides.
+
+    With ``like_upstream`` without these, as the converter prints it; what its reader refuses gives a FormatError then.
+    """
+    upstream = options.like_upstream
+    verdict = ProfVerdict(reader)
+    names = ProfNames(reader.descriptors)
+    bookmarks: List[Bookmark] = []
+
+    def records() -> Iterator[ProfRecord]:
+        for record in reader:
+            verdict.take(record)
+            if type(record) is Bookmark:
+                bookmarks.append(record)
+            yield record
+
+    threads = []
+    first = 0  # the number of the next record that upstream keeps
+    for tree in prof_trees(records()):
+        first += sum([not switch.dropped for switch in tree.switches])
+        threads.append("".join(_prof_thread_json(tree, names, first, upstream=upstream)))
+        first += sum([not block.dropped for block in tree.blocks])
+    refused = verdict.text()
+    if upstream and refused:
+        raise _error("prof", "bad-value", 0, "", f"easy_profiler's reader refuses it: {refused}")
+    text = json.dumps
+    parts = [f'{{\n "blockDescriptors": {_prof_json_list(_prof_descriptors_json(reader.descriptors, names), 1)}']
+    marks = [
+        f'{{\n   "color": "0x{one.color:x}",\n   "text": {text(one.text, ensure_ascii=False)},\n'
+        f'   "timestamp": {one.position}\n  }}'
+        for one in bookmarks
+    ]
+    parts.append(f' "bookmarks": {_prof_json_list(marks, 1)}')
+    parts.append(f' "threads": {_prof_json_list(threads, 1)}')
+    parts.append(' "timeUnits": "ns"')
+    parts.append(' "version": "2.1.0"\n}')
+    yield _encode_text(",\n".join(parts))
+
+
+def _prof_json_list(items: Sequence[str], indent: int) -> str:
+    """A list in JSON, its items on lines of their own."""
+    space = "\n" + " " * indent
+    return f"[{space} " + f",{space} ".join(items) + f"{space}]" if items else "[]"
+
+
+def _prof_descriptors_json(descriptors: Sequence[Descriptor], names: ProfNames) -> List[str]:
+    made: List[Tuple[Descriptor, int, Optional[int], str]] = [
+        (one, one.id, None, one.name) for one in descriptors if one.type >= 0
+    ]
+    made += [
+        (descriptors[parent], number, descriptors[parent].id, name)
+        for name, (number, parent) in names.runtime.items()
+        if parent < len(descriptors)
+    ]
+    return [
+        "{\n   "
+        + ",\n   ".join(
+            [
+                f'"color": "0x{one.color:x}"',
+                f'"id": {number}',
+                f'"name": {json.dumps(name, ensure_ascii=False)}',
+                *([] if parent is None else [f'"parentId": {parent}']),
+                f'"sourceFile": {json.dumps(one.file, ensure_ascii=False)}',
+                f'"sourceLine": {one.line}',
+                f'"type": {one.type}',
+            ]
+        )
+        + "\n  }"
+        for one, number, parent, name in made
+    ]
+
+
+def _prof_thread_json(tree: ProfTree, names: ProfNames, first: int, *, upstream: bool) -> Iterator[str]:
+    """A thread with its blocks, which nest without limit; ``first`` is the number of its first block that is kept."""
+    numbers: Dict[int, int] = {}
+    descriptors: Dict[int, int] = {}
+    for index, block in enumerate(tree.blocks):
+        if not block.dropped:
+            numbers[index] = first + len(numbers)
+            descriptors[index] = names.number(block)
+    yield '{\n   "children": ['
+    indents: List[str] = []
+    comma = ""
+    for enters, index, level in tree.walk():
+        while len(indents) <= level:
+            indents.append("\n" + " " * (4 + 2 * len(indents)))
+        indent = indents[level]
+        block = tree.blocks[index]
+        if enters:
+            yield f'{comma}{indent}{{{indent} "children": [' + ("" if index in tree.children else "]")
+            comma = ""
+            continue
+        if index in tree.children:
+            yield f"{indent} ]"
+        yield f',{indent} "descriptor": {descriptors[index]},{indent} "id": {numbers[index]}'
+        yield f',{indent} "name": {json.dumps(names.name(block), ensure_ascii=False)}'
+        yield f',{indent} "start": {block.begin_ns},{indent} "stop": {block.end_ns}'
+        if type(block) is Value and not upstream:
+            yield f',{indent} "value": {json.dumps(_to_json(block.value), ensure_ascii=False)}'
+        yield f"{indent}}}"
+        comma = ","
+    yield "\n   ]" if tree.roots else "]"
+    if not upstream:
+        yield f',\n   "contextSwitches": {_prof_json_list(_prof_switches_json(tree), 3)}'
+    name = json.dumps(tree.thread.name, ensure_ascii=False)
+    yield f',\n   "threadId": {tree.thread.thread_id},\n   "threadName": {name}\n  }}'
+
+
+def _prof_switches_json(tree: ProfTree) -> List[str]:
+    return [
+        f'{{\n     "name": {json.dumps(one.name, ensure_ascii=False)},\n     "start": {one.begin_ns},\n'
+        f'     "stop": {one.end_ns},\n     "targetThreadId": {one.target_thread_id}\n    }}'
+        for one in tree.switches
+        if not one.dropped
+    ]
+
+
 # ==== 9. Statistics: what info and stats print ========================================================
 
 _Options = Any  # an _Options; argparse is imported by the command line alone
@@ -5381,6 +7160,7 @@ class _View(NamedTuple):
     targets: Mapping[str, Callable[[Any, _Options], Iterator[bytes]]]
     compare: Optional[Callable[[Any, Any, _Options], Iterator[str]]] = None  # what ``stats`` prints of two files
     compare_json: Optional[Callable[[Any, Any, _Options], Any]] = None
+    verdict: Optional[Callable[[Any], Any]] = None  # is given each record, then tells what upstream's reader says
 
 
 def _mlyze_demo(file: WritableFile) -> None:
@@ -5505,9 +7285,190 @@ def _clog_demo(file: WritableFile) -> None:
         writer.log(failed, "/var/lib/items", -13, timestamp=7_000_000 + frequency)
 
 
+def _prof_info(reader: ProfReader) -> Iterator[Tuple[str, str]]:
+    """What ``info`` tells of a capture."""
+    counts = dict.fromkeys((Descriptor, Thread, ContextSwitch, Block, Value, Bookmark), 0)
+    events = dropped = 0
+    threads = []
+    for record in reader:
+        counts[type(record)] += 1
+        if isinstance(record, Thread):
+            threads.append(f"{record.thread_id} {_printable(record.name)}".strip())
+        elif isinstance(record, Block):
+            events += record.id < len(reader.descriptors) and reader.descriptors[record.id].type == _PROF_EVENT
+        if isinstance(record, (ContextSwitch, Block, Value)):
+            dropped += record.dropped
+    header = reader.header
+    yield "version", f"{_prof_version(header.version)}, layout {header.layout}"
+    if header.pid is not None:
+        yield "process", str(header.pid)
+    yield "clock", f"{header.cpu_frequency:,} ticks per second" if header.cpu_frequency else "nanoseconds"
+    if header.begin_time:
+        yield "lasts", prof_duration_text(header.ns(header.end_time) - header.ns(header.begin_time), 3)
+    blocks = counts[Block] - events
+    kinds = (_many(blocks, "block"), _many(events, "event"), _many(counts[Value], "value"))
+    yield "records", ", ".join((*kinds, _many(counts[ContextSwitch], "context switch", "context switches")))
+    if dropped:
+        yield "dropped", f"{_many(dropped, 'record')} from before the capture"
+    yield "descriptors", f"{counts[Descriptor]:,}"
+    shown = ", ".join(threads[:8]) + ", ..." * (len(threads) > 8)
+    yield "threads", f"{counts[Thread]:,}" + (f": {shown}" if threads else "")
+    if counts[Bookmark]:
+        yield "bookmarks", f"{counts[Bookmark]:,}"
+
+
+def _prof_numbers(reader: ProfReader, options: _Options) -> Tuple[ProfAnalysis, List[ProfThreadUse], List[ProfUse]]:
+    """The analysis, and of the threads that ``--thread`` asks for their totals, and uses of a name added up."""
+    found = prof_analysis(reader)
+    wanted = options.thread
+    threads = [one for one in found.threads if wanted is None or wanted in (str(one.thread_id), one.name)]
+    if wanted is not None and not threads:
+        names = ", ".join(f"{one.thread_id} {one.name}".strip() for one in found.threads)
+        raise _UsageError(f"no thread is {wanted!r}; there are: {names or 'none'}")
+    ids = {one.thread_id for one in threads}
+    return found, threads, [use for use in found.uses if use.scope in ids]
+
+
+def _prof_stats(reader: ProfReader, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of a capture."""
+    found, threads, uses = _prof_numbers(reader, options)
+    blocks = _many(sum([one.blocks for one in threads]), "block")
+    lasts = prof_duration_text(max(found.end_ns - found.begin_ns, 0), 3)
+    yield f"{blocks} of {_many(len(threads), 'thread')} in {lasts}"
+    names = {one.thread_id: one.name or str(one.thread_id) for one in found.threads}
+    several = len(threads) > 1
+    yield from _table(
+        "Heaviest blocks, by thread" if several else "Heaviest blocks",
+        ("total", "self", "active", "calls", "average", "median", "longest", "name"),
+        uses,
+        lambda use: (
+            *map(prof_duration_text, (use.total_ns, max(use.self_ns, 0), use.active_ns)),
+            f"{use.calls:,}",
+            *map(prof_duration_text, (use.average_ns, int(use.median_ns), use.max_ns)),
+            _prof_label(reader, use) + (f"  [{_printable(names[use.scope])}]" if several else ""),
+        ),
+        options.top,
+    )
+    yield from _table(
+        "Threads",
+        ("profiled", "switched out", "frames", "blocks", "events", "levels", "thread"),
+        sorted(threads, key=lambda one: -one.profiled_ns),
+        lambda one: (
+            prof_duration_text(one.profiled_ns),
+            prof_duration_text(one.wait_ns),
+            *(f"{number:,}" for number in (one.frames, one.blocks, one.events, one.depth)),
+            _printable(f"{one.thread_id} {one.name}".strip()),
+        ),
+        options.top,
+    )
+    yield from _table(
+        "Bookmarks",
+        ("at", "text"),
+        found.bookmarks,
+        lambda mark: (f"+{prof_duration_text(max(mark.position - found.begin_ns, 0))}", _printable(mark.text)),
+        options.top,
+    )
+
+
+def _prof_label(reader: ProfReader, use: ProfUse) -> str:
+    """A name with its place in the program."""
+    place = ""
+    if use.id < len(reader.descriptors):
+        one = reader.descriptors[use.id]
+        place = f" ({one.file.replace(chr(92), '/').rpartition('/')[2]}:{one.line})"
+    return _printable(use.name + place)
+
+
+def _prof_stats_json(reader: ProfReader, options: _Options) -> Any:
+    found, threads, uses = _prof_numbers(reader, options)
+    return {**found._asdict(), "threads": threads, "uses": uses}
+
+
+class _ProfChange(NamedTuple):
+    """What a name took in two captures, all threads together."""
+
+    name: str
+    totals_ns: Tuple[int, int]
+    calls: Tuple[int, int]
+
+
+def _prof_changes(reader: ProfReader, other: ProfReader, options: _Options) -> List[_ProfChange]:
+    sums: Dict[str, List[int]] = {}
+    for place, one in enumerate((reader, other)):
+        for use in _prof_numbers(one, options)[2]:
+            numbers = sums.setdefault(use.name, [0, 0, 0, 0])
+            numbers[place] += use.total_ns
+            numbers[2 + place] += use.calls
+    changes = [_ProfChange(name, (a, b), (c, d)) for name, (a, b, c, d) in sums.items()]
+    return sorted(changes, key=lambda one: (-abs(one.totals_ns[1] - one.totals_ns[0]), one.name))
+
+
+def _prof_compare(reader: ProfReader, other: ProfReader, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of two captures: by how much each name has grown or shrunk."""
+    changes = _prof_changes(reader, other, options)
+    totals = [sum([one.totals_ns[place] for one in changes]) for place in (0, 1)]
+    yield f"{_many(len(changes), 'name')}, {' and '.join(prof_duration_text(total) for total in totals)} in all"
+    yield from _table(
+        "Changes",
+        ("change", "first", "second", "calls", "then", "name"),
+        changes,
+        lambda one: (
+            ("-" if one.totals_ns[1] < one.totals_ns[0] else "+")
+            + prof_duration_text(abs(one.totals_ns[1] - one.totals_ns[0])),
+            *map(prof_duration_text, one.totals_ns),
+            *(f"{calls:,}" for calls in one.calls),
+            _printable(one.name),
+        ),
+        options.top,
+    )
+
+
+def _prof_compare_json(reader: ProfReader, other: ProfReader, options: _Options) -> Any:
+    return {"changes": _prof_changes(reader, other, options)}
+
+
+def _prof_demo(file: WritableFile) -> None:
+    """A game's two threads, four frames: what the profiler is most used for."""
+    with ProfWriter(file, pid=4711, frequency=2_500_000_000, begin_time=10_000_000, end_time=180_000_000) as writer:
+        frame = writer.descriptor("frame", "src/main.cpp", 21)
+        update = writer.descriptor("update", "src/world.cpp", 88)
+        draw = writer.descriptor("draw", "src/render.cpp", 140)
+        load = writer.descriptor("load", "src/assets.cpp", 33)
+        missed = writer.descriptor("missed vsync", "src/main.cpp", 30, type=_PROF_EVENT, color=0xFFF44336)
+        bodies = writer.descriptor("bodies", "src/world.cpp", 90, type=_PROF_VALUE)
+        writer.thread(4711, "Main")
+        writer.switch(60_000_000, 66_000_000, 4712, "demo")
+        at = 12_000_000
+        for number in range(4):
+            writer.value(at + 500_000, bodies, 40 + 13 * number, "uint32", value_id=0x7F00_1000)
+            end = at + (17 if number == 1 else 11) * 2_500_000
+            inner = ProfNode(at + 1_000_000, at + 9_000_000, update), ProfNode(at + 9_500_000, end - 1_000_000, draw)
+            for node in inner:
+                writer.block(*node[:3])
+            if number == 1:
+                writer.block(end - 500_000, end - 500_000, missed)
+            writer.block(at, end, frame)
+            at = end
+        writer.thread(4712, "Loader")
+        for number, name in enumerate(("rocks.png", "trees.png", "")):
+            writer.block(20_000_000 + 9_000_000 * number, 27_000_000 + 9_500_000 * number, load, name)
+        writer.bookmark(30_000_000, "the long frame", 0xFF4CAF50)
+
+
 _VIEWS = {
     "mlyze": _View(_mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_upstream_report, _mlyze_demo, {}),
     "clog": _View(_clog_info, _clog_stats, _clog_stats_json, None, _clog_demo, {"text": _clog_to_text}),
+    "prof": _View(
+        _prof_info,
+        _prof_stats,
+        _prof_stats_json,
+        None,
+        _prof_demo,
+        {"json": _prof_to_json},
+        _prof_compare,
+        _prof_compare_json,
+        ProfVerdict,
+    ),
 }
 
 
@@ -5770,24 +7731,32 @@ def _run_info(options: _Options) -> int:
 def _run_check(options: _Options) -> int:
     def check(name: str, output: _Output) -> bool:
         records = 0
+        said: Optional[str] = None  # by upstream's reader
         try:
             with _reading(options, name, recover=True) as reader:
                 format = f"{reader.format}, family {reader.family}" if reader.family else reader.format
-                for _ in reader:
+                make = _VIEWS[reader.format].verdict
+                verdict = make(reader) if make is not None else None
+                for record in reader:
                     records += 1
+                    if verdict is not None:
+                        verdict.take(record)
                 problems = reader.problems
+                said = verdict and verdict.text()
         except FormatError as error:
             format = error.format
             problems = [Problem("fault", error.code, error.space, error.offset, error.where, error.reason)]
         kinds = [problem.severity for problem in problems]
         bad = "fault" in kinds or (options.strict and "deviation" in kinds)
         counts = [_many(kinds.count(kind), kind) for kind in ("fault", "deviation", "note") if kind in kinds]
-        verdict = (
-            f"{'bad' if bad else 'good'} {format}, {_many(records, 'record')}, {', '.join(counts) or 'no problems'}"
-        )
-        output.line(f"{_printable(name)}: {verdict}")
+        found = f"{_many(records, 'record')}, {', '.join(counts) or 'no problems'}"
+        output.line(f"{_printable(name)}: {'bad' if bad else 'good'} {format}, {found}")
         for problem in problems:
             output.line(f"  {_problem_text(problem)}")
+        if said is not None:
+            output.line(
+                _printable(f"  upstream's reader refuses it: {said}" if said else "  upstream's reader accepts it")
+            )
         return not bad
 
     return _each_file(options, check)
@@ -6082,12 +8051,13 @@ def _parser() -> Any:
         metavar="SECONDS",
         help="mlyze: blocks left at the end and younger are no leaks",
     )
+    made.add_argument("--thread", metavar="T", help="prof: only the thread of this number or name")
     made.add_argument(
         "--like-upstream", action="store_true", help="what the format's own program prints, right or wrong"
     )
     made = command("convert", _run_convert, "to another format", "convert app.clog --to text --level WARN,ERROR")
     reading(made)
-    made.add_argument("--to", required=True, metavar="TARGET", help="what to: text (clog)")
+    made.add_argument("--to", required=True, metavar="TARGET", help="what to: text (clog), json (prof)")
     made.add_argument(
         "--pattern",
         default=CLOG_PATTERN,
