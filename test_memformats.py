@@ -13,7 +13,7 @@ repository, on machines that have them), files built here byte by byte, and numb
 6.  documents       JSON in and out
 7.  command line    as a user drives it
 8.  README          its examples do what they show
-9.  formats         what only one format has.   9.1 mlyze   9.2 clog
+9.  formats         what only one format has.   9.1 mlyze   9.2 clog   9.3 prof
 """
 
 from __future__ import annotations
@@ -4134,3 +4134,426 @@ def test_large_log_on_a_terminal() -> None:
         with mf.ClogReader(cast("IO[bytes]", shown)) as reader:
             assert len([*reader]) == len(MIXED_ENTRIES)
         shown.close()
+
+
+# ==== 9.3 prof ========================================================================================
+#
+# Files are built here byte by byte from the format text, apart from the module's writer.
+
+PROF_RECORDINGS = recordings("prof")
+each_capture = pytest.mark.parametrize("path", PROF_RECORDINGS, ids=lambda path: path.stem)
+PROF_VERSIONS = {"A": 0x01000000, "B": 0x01020000, "C": 0x01030000, "D": 0x02000001, "E": 0x02010000}
+MARK = b"ysaE"
+
+
+def sized(data: bytes) -> bytes:
+    return struct.pack("<H", len(data)) + data
+
+
+def prof_descriptor(
+    number: int, name: bytes = b"work", file: bytes = b"a.cpp", *, type: int = 1, line: int = 7, color: int = 0xFFFFECB3
+) -> bytes:
+    return sized(struct.pack("<IiIBBH", number, line, color, type, 1, len(name) + 1) + name + b"\0" + file + b"\0")
+
+
+def prof_block(begin: int, end: int, number: int = 0, name: bytes = b"", tail: bytes = b"") -> bytes:
+    return sized(struct.pack("<QQI", begin, end, number) + name + b"\0" + tail)
+
+
+def prof_switch(begin: int, end: int, target: int = 8, name: bytes = b"other", wide: str = "Q") -> bytes:
+    return sized(struct.pack("<QQ" + wide, begin, end, target) + name + b"\0")
+
+
+def prof_value(time: int, number: int, kind: int, data: bytes, array: int = 0, variable: int = 0, **odd: int) -> bytes:
+    odd = {"pad": 0, "data_size": len(data), **odd}
+    fixed = struct.pack("<QQIBBHBBQ", time, time, number, 0, odd["pad"], odd["data_size"], kind, array, variable)
+    return sized(fixed + data)
+
+
+class ProfThread(NamedTuple):
+    """A thread's section, as it will be."""
+
+    id: int
+    name: bytes = b"Main"
+    switches: Sequence[bytes] = ()
+    blocks: Sequence[bytes] = ()
+
+    def section(self, wide: str) -> bytes:
+        head = struct.pack("<" + wide, self.id) + sized(self.name + b"\0")
+        switches = struct.pack("<I", len(self.switches)) + b"".join(self.switches)
+        return head + switches + struct.pack("<I", len(self.blocks)) + b"".join(self.blocks)
+
+
+def prof_head(layout: str, **fields: int) -> bytes:
+    """A header by prof 1.2."""
+    values = {"signature": 0x45617379, "version": PROF_VERSIONS[layout], "pid": 77, "frequency": 0, "begin": 100}
+    values.update({"end": 900, "blocks": 0, "memory": 0, "descriptors": 0, "descriptors_memory": 0, "threads": 0})
+    values.update({"bookmarks": 0, "padding": 0, **fields})
+    start = ["signature", "version"]
+    times = ["frequency", "begin", "end"]
+    early = ["blocks", "memory", "descriptors", "descriptors_memory"]
+    late = ["memory", "descriptors_memory", "blocks", "descriptors"]
+    forms = {
+        "A": ("<IIqQQIQIQ", [*start, *times, *early]),
+        "B": ("<IIIqQQIQIQ", [*start, "pid", *times, *early]),
+        "C": ("<IIQqQQIQIQ", [*start, "pid", *times, *early]),
+        "D": ("<IIQqQQQQII", [*start, "pid", *times, *late]),
+        "E": ("<IIQqQQQQIIIHH", [*start, "pid", *times, *late, "threads", "bookmarks", "padding"]),
+    }
+    form, names = forms[layout]
+    return struct.pack(form, *[values[name] for name in names])
+
+
+def prof_file(
+    descriptors: Sequence[bytes] = (),
+    threads: Sequence[ProfThread] = (),
+    bookmarks: Sequence[bytes] = (),
+    layout: str = "E",
+    **fields: int,
+) -> bytes:
+    """A whole capture, with right counts but for those that are given."""
+    records = [record for thread in threads for record in (*thread.switches, *thread.blocks)]
+    counts = {
+        "blocks": len(records),
+        "memory": sum(len(record) - 2 for record in records),
+        "descriptors": len(descriptors),
+        "descriptors_memory": sum(len(one) - 2 for one in descriptors),
+        "threads": len(threads),
+        "bookmarks": len(bookmarks),
+    }
+    data = prof_head(layout, **{**counts, **fields}) + b"".join(descriptors)
+    data += b"".join(thread.section("I" if layout in "AB" else "Q") for thread in threads)
+    if layout == "E":
+        data += MARK + b"".join(bookmarks) + MARK * bool(bookmarks)
+    return data
+
+
+DESCRIPTORS = [
+    prof_descriptor(0),
+    prof_descriptor(1, b"mark", type=0),
+    prof_descriptor(2, b"speed", type=2, line=-1),
+]
+PROF_MIXED = [
+    ProfThread(
+        7,
+        b"Main",
+        [prof_switch(150, 160)],
+        [
+            prof_block(200, 300),
+            prof_block(250, 250, 1),
+            prof_value(260, 2, 7, struct.pack("<I", 88), variable=5),
+            prof_block(120, 400, 0, b"frame"),
+            prof_block(410, 420, 0, b"\xe2\x82\xac"),
+            prof_block(430, 430, 1, b"", bytes(17)),
+        ],
+    ),
+    ProfThread(9, b"", [], [prof_block(50, 99), prof_block(50, 110)]),
+]
+PROF_MARKS = [sized(struct.pack("<QI", 300, 0xFF00FF00) + b"here\0"), sized(struct.pack("<QI", 400, 1) + b"\0")]
+
+
+def old(threads: Sequence[ProfThread]) -> List[ProfThread]:
+    """The same threads with the switches of versions before 1.3.0."""
+    return [thread._replace(switches=[prof_switch(150, 160, wide="I") for _ in thread.switches]) for thread in threads]
+
+
+def small_profs() -> List[bytes]:
+    """Files of every kind: mutations start from these."""
+    return [
+        prof_file(DESCRIPTORS, PROF_MIXED, PROF_MARKS),
+        prof_file(),
+        prof_file(DESCRIPTORS, PROF_MIXED, layout="D"),
+        prof_file(DESCRIPTORS, PROF_MIXED, layout="C", frequency=3_000_000_000),
+        prof_file(DESCRIPTORS[:2], old(PROF_MIXED), layout="B"),
+        prof_file(DESCRIPTORS[:1], old(PROF_MIXED)[:1], layout="A", begin=0),
+        prof_file([prof_descriptor(5, b"\xff", b"")], PROF_MIXED, blocks=5, memory=1, descriptors_memory=9, padding=3),
+        prof_file([b"\0\0"], PROF_MIXED[1:], version=0x05000000) + b"more",
+        b"Easy" + prof_file(DESCRIPTORS, PROF_MIXED)[4:] + bytes(4),
+        prof_file(DESCRIPTORS, PROF_MIXED, layout="D") + b"end",
+    ]
+
+
+SMALL_FILES["prof"] = small_profs()
+STEPPED_OVER["prof"] = []
+
+
+def big_prof(shift: int) -> bytes:
+    """About 70 KB; the first descriptor is as much longer as is asked for."""
+    first = prof_descriptor(0, b"work" + b"x" * shift)
+    thread = PROF_MIXED[0]
+    long = [prof_block(500, 600, 0, b"n" * 1400)]
+    return prof_file([first, *DESCRIPTORS[1:]], [thread._replace(blocks=[*thread.blocks, *long] * 45), PROF_MIXED[1]])
+
+
+BIG["prof"] = big_prof
+
+
+def prof_ns(ticks: int, frequency: int) -> int:
+    """prof 7.1."""
+    return int(float(ticks) * (1e9 / float(frequency & (2**64 - 1)))) if frequency else ticks
+
+
+def rebuild_prof(spans: List[mf.Span], data: bytes) -> Rebuilt:
+    """Header and records from the paths and values of an explanation."""
+    found: Dict[str, Dict[str, mf.Span]] = {"": {}}
+    for span in spans:
+        if span.type != "unread":
+            path, _, name = span.path.rpartition(".")
+            found.setdefault(path, {})[name] = span
+    header_values = {name: span.value for name, span in found[""].items() if name in mf.ProfHeader._fields}
+    version = cast("int", header_values.get("version", 0))
+    header = mf.ProfHeader(**cast("Json", header_values))
+    unread = spans[-1] if spans and spans[-1].type == "unread" else None
+    cut = unread.path.rpartition(".")[0] if unread else None
+    frequency, capture = header.cpu_frequency, prof_ns(header.begin_time, header.cpu_frequency)
+
+    def own(fields: Dict[str, mf.Span]) -> bytes:
+        ordered = [*fields.values()]
+        return data[ordered[0].offset : ordered[-1].offset + ordered[-1].size]
+
+    def text(fields: Dict[str, mf.Span], name: str) -> Tuple[str, bool, bytes]:
+        """The text, whether it ends with a NUL, and what comes after."""
+        if name not in fields:
+            return "", False, b""
+        span = fields[name]
+        whole = data[span.offset : span.offset + span.size]
+        tail = fields.get(name + "_tail")
+        return str(span.value), whole[-1:] == b"\0", cast("bytes", tail.value) if tail else b""
+
+    records: List[Any] = []
+    thread: Any = None
+    for path, fields in found.items():
+        label: Any
+        values: Json = {name: span.value for name, span in fields.items()}
+        kind = re.sub(r"\[\d+\]", "[]", path)
+        whole = path != cut
+        if kind == "descriptors[]" and whole:
+            if values["size"] == 0:
+                records.append(mf.Descriptor(0, type=-1, raw=bytes(2)))
+                continue
+            label, file = text(fields, "name"), text(fields, "file")
+            room = values["size"] - 16
+            plain = label[1] and file[1] and not label[2] and not file[2] and values["name_length"] <= room
+            numbers: List[Any] = [values[one] for one in ("id", "line", "color", "type", "status")]
+            fixed: List[Any] = [*numbers, label[0], file[0], b"" if plain else own(fields)]
+            records.append(mf.Descriptor(*fixed))
+        elif kind == "threads[]":
+            if "switch_count" not in values:
+                continue
+            label = text(fields, "name")
+            head = own({key: span for key, span in fields.items() if key not in ("switch_count", "block_count")})
+            raw = b"" if label[1] and not label[2] else head
+            thread = mf.Thread(values["thread_id"], label[0], values["switch_count"], values.get("block_count"), raw)
+            records.append(thread)
+        elif kind in ("threads[].context_switches[]", "threads[].blocks[]") and whole:
+            begin, end = values["begin"], values["end"]
+            begin_ns, end_ns = prof_ns(begin, frequency), prof_ns(end, frequency)
+            blocks = kind.endswith("blocks[]")
+            dropped = end_ns < capture if blocks else end_ns <= capture
+            times = (begin_ns if dropped else max(begin_ns, capture), end_ns, dropped)
+            if "value_id" in values:
+                plain = not values["pad"] and values["data_size"] == values["size"] - 34
+                numbers = [values[one] for one in ("id", "data_type", "is_array", "value_id")]
+                raw = b"" if plain else own(fields)
+                fixed = [thread[0], begin, end, *numbers, values.get("data", b""), *times, raw]
+                records.append(mf.Value(*fixed))
+            else:
+                label = text(fields, "name")
+                key = values["id"] if blocks else values["target_thread_id"]
+                made: Any = mf.Block if blocks else mf.ContextSwitch
+                raw = b"" if label[1] else own(fields)
+                records.append(made(thread[0], begin, end, key, label[0], *times, label[2], raw))
+        elif kind == "bookmarks[]" and whole:
+            label = text(fields, "text")
+            raw = b"" if label[1] and not label[2] else own(fields)
+            records.append(mf.Bookmark(values["position"], values["color"], label[0], raw))
+    return header if version else None, records
+
+
+REBUILD["prof"] = rebuild_prof
+
+
+def test_prof_oracle_on_small_files() -> None:
+    for data in SMALL_FILES["prof"]:
+        for size in range(len(data) + 1):
+            check_readings(data[:size], "prof")
+
+
+# ---- prof: recordings
+
+
+def prof_text_of(value: Any) -> str:
+    """Text of an expected.json: a string, or its bytes where that is not UTF-8."""
+    return bytes.fromhex(value["hex"]).decode("utf-8", "surrogateescape") if isinstance(value, dict) else str(value)
+
+
+def prof_document_of(expected: Json) -> Json:
+    """The decode document that the recording has to give."""
+    told = ("version_string", "header_size", "begin_ns", "end_ns")
+    header = {key: value for key, value in expected["header"].items() if key not in told}
+    records: List[Json] = []
+    tails: List[Json] = []
+    for one in expected["descriptors"]:
+        fields = {key: one[key] for key in ("id", "line", "color", "type", "status")}
+        texts = {"name": prof_text_of(one["name"]), "file": prof_text_of(one["file"])}
+        records.append({"record": "Descriptor", **fields, **texts})
+    for thread in expected["threads"]:
+        id, switches, blocks = thread["id"], thread["context_switches"], thread["blocks"]
+        counts = {"switch_count": len(switches), "block_count": len(blocks)}
+        records.append({"record": "Thread", "thread_id": id, "name": prof_text_of(thread["name"]), **counts})
+        for one in (*switches, *blocks):
+            fields = {key: one[key] for key in ("begin", "end", "begin_ns", "end_ns")}
+            fields.update({"thread_id": id, "dropped": one.get("dropped", False)})
+            if "value" in one:
+                value = one["value"]
+                fields.update({key: value[key] for key in ("data_type", "value_id")})
+                records.append(
+                    {
+                        "record": "Value",
+                        **fields,
+                        "id": one["id"],
+                        "is_array": int(value["is_array"]),
+                        "data": value["raw"],
+                    }
+                )
+                continue
+            fields.update({"name": prof_text_of(one["name"]), "tail": one.get("tail", "")})
+            tails += [one] * ("tail" in one)
+            key = {"id": one["id"]} if "id" in one else {"target_thread_id": one["thread_id"]}
+            records.append({"record": "Block" if "id" in one else "ContextSwitch", **fields, **key})
+    for one in expected.get("bookmarks", ()):
+        fields = {"position": one["pos"], "color": one["color"], "text": prof_text_of(one["text"])}
+        records.append({"record": "Bookmark", **fields})
+    return {"format": "prof", "schema": 1, "header": header, "records": records}
+
+
+@each_capture
+def test_prof_recording(path: Path) -> None:
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    read = json.loads(decoded(path.read_bytes(), "prof"))
+    problems = read.pop("problems")
+    assert normal(read) == normal(prof_document_of(expected))
+    tails = sum("tail" in block for thread in expected["threads"] for block in thread["blocks"])
+    told = {problem["where"]: problem.get("times", 1) for problem in problems}
+    assert sum(times for where, times in told.items() if where.endswith("name_tail")) == tails
+    more = expected["header"]["descriptors_memory_size"] != expected["check"]["descriptors_sum"]
+    assert [problem["severity"] for problem in problems] == ["note"] * (bool(tails) + more)
+
+
+@each_capture
+def test_prof_recording_values(path: Path) -> None:
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    wanted = [
+        block["value"]["value"] for thread in expected["threads"] for block in thread["blocks"] if "value" in block
+    ]
+    with mf.ProfReader(path) as reader:
+        found = [record.value for record in reader if isinstance(record, mf.Value)]
+
+    def shown(value: object) -> object:
+        if isinstance(value, (list, tuple)):
+            return [shown(item) for item in value]
+        return str(value) if isinstance(value, float) and not abs(value) < float("inf") else value
+
+    assert repr([shown(value) for value in found]) == repr(wanted)
+
+
+def prof_tree_of(tree: mf.ProfTree) -> List[Any]:
+    """The nesting as an expected.json tells it."""
+
+    def node(index: int) -> Any:
+        children = tree.children.get(index)
+        return [index, [node(child) for child in children]] if children else index
+
+    return [node(index) for index in tree.roots]
+
+
+@each_capture
+def test_prof_recording_nesting(path: Path) -> None:
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    with mf.ProfReader(path) as reader:
+        header = reader.header
+        ends = header.ns(header.begin_time), header.ns(header.end_time)
+        assert ends == (expected["header"]["begin_ns"], expected["header"]["end_ns"])
+        names = mf.ProfNames(reader.descriptors)
+        trees = [*mf.prof_trees(reader)]
+    assert [prof_tree_of(tree) for tree in trees] == [thread["tree"] for thread in expected["threads"]]
+    for tree, thread in zip(trees, expected["threads"]):
+        for block, wanted in zip(tree.blocks, thread["blocks"]):
+            if not block.dropped:
+                assert names.number(block) == wanted.get("runtime_id", wanted["id"])
+
+
+@each_capture
+def test_prof_recording_statistics(path: Path) -> None:
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    wanted = expected.get("upstream_statistics", [])
+    with mf.ProfReader(path) as reader:
+        found = mf.prof_analysis(reader)
+    keys = {
+        "id": "thread_id",
+        **{key: key for key in ("profiled_ns", "wait_ns", "frames", "blocks", "depth", "events")},
+    }
+    for thread, told in zip(found.threads, wanted):
+        assert {key: thread._asdict()[name] for key, name in keys.items()} == {key: told[key] for key in keys}
+        uses = sorted([use for use in found.uses if use.scope == thread.thread_id], key=lambda use: use.number)
+        rows = [
+            (
+                use.number,
+                use.id,
+                use.calls,
+                use.total_ns,
+                use.children_ns,
+                use.upstream_median_ns,
+                use.min_ns,
+                use.max_ns,
+            )
+            for use in uses
+        ]
+        names = ("id", "descriptor", "calls", "total_ns", "children_ns", "median_ns", "min_ns", "max_ns")
+        assert rows == [
+            tuple([row[name] for name in names]) for row in sorted(told["blocks_by_id"], key=lambda row: row["id"])
+        ]
+    if wanted:
+        assert len(found.threads) == len(wanted)
+
+
+@each_capture
+def test_prof_recording_verdict(path: Path) -> None:
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    accepted, _, reason = expected["upstream_2_1_0_reader"].partition(": ")
+    last = cli("check", path).text.splitlines()[-1]
+    assert last == (
+        "  upstream's reader accepts it" if accepted == "accepted" else f"  upstream's reader refuses it: {reason}"
+    )
+
+
+def prof_rewritten(path: Path, **options: Any) -> bytes:
+    """The records of a file written anew, with counts of the writer's own."""
+    made = io.BytesIO()
+    with mf.ProfReader(path) as reader:
+        header = reader.header
+        usual = {"version": header.version, "pid": header.pid or 0, "frequency": header.cpu_frequency}
+        usual.update({"begin_time": header.begin_time, "end_time": header.end_time})
+        with mf.ProfWriter(made, **{**usual, **options}) as writer:
+            writer.write_all(reader)
+    return made.getvalue()
+
+
+@each_capture
+def test_prof_writer_makes_the_recordings(path: Path) -> None:
+    """Counts and sums are those of the real writers, but for the sum that the snapshot writer inflates."""
+    data = bytearray(path.read_bytes())
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    if expected["header"]["descriptors_memory_size"] != expected["check"]["descriptors_sum"]:
+        data[48:56] = struct.pack("<Q", expected["check"]["descriptors_sum"])
+    assert prof_rewritten(path) == bytes(data)
+
+
+@pytest.mark.parametrize("vector", [v for v in VECTORS if v.id.startswith("prof/recorded/")], ids=lambda v: v.id)
+def test_prof_recorded_vectors_are_the_recordings(vector: Vector) -> None:
+    path = RECORDINGS / "prof" / (vector.id.split("/")[-1] + ".prof")
+    if not path.exists():
+        pytest.skip("the recordings are not on this machine")
+    assert path.read_bytes() == vector.data
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    assert normal({**vector.about["expect"], "problems": []}) == normal(prof_document_of(expected))
