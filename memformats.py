@@ -4622,7 +4622,7 @@ PROF_HEADERS = {
         *_PROF_COUNTS_2,
         Field("threads_count", "I"),
         Field("bookmarks_count", "H"),
-        Field("padding", "H", "0"),
+        Field("padding", "H"),
     ),
 }
 _PROF_SIZE = Field("size", "H", "bytes after this field")
@@ -4640,8 +4640,8 @@ PROF_BLOCK = Layout("block", *_PROF_SPAN, Field("id", "I", "number of the descri
 PROF_VALUE = Layout(
     "value",
     *PROF_BLOCK.fields,
-    Field("name_stub", "B", "0"),
-    Field("pad", "B", "0"),
+    Field("name_stub", "B"),
+    Field("pad", "B"),
     Field("data_size", "H", "bytes"),
     Field("data_type", "B"),
     Field("is_array", "B"),
@@ -6903,38 +6903,40 @@ def _prof_descriptors_json(descriptors: Sequence[Descriptor], names: ProfNames) 
 
 def _prof_thread_json(tree: ProfTree, names: ProfNames, first: int, *, upstream: bool) -> Iterator[str]:
     """A thread with its blocks, which nest without limit; ``first`` is the number of its first block that is kept."""
-    numbers: Dict[int, int] = {}
-    descriptors: Dict[int, int] = {}
+    numbers: Dict[int, Tuple[int, int]] = {}  # of the blocks that are kept: in the capture, and by name
     for index, block in enumerate(tree.blocks):
         if not block.dropped:
-            numbers[index] = first + len(numbers)
-            descriptors[index] = names.number(block)
+            numbers[index] = first + len(numbers), names.number(block)
+    quoted: Dict[int, str] = {}
     yield '{\n   "children": ['
     indents: List[str] = []
     comma = ""
     for enters, index, level in tree.walk():
-        while len(indents) <= level:
-            indents.append("\n" + " " * (4 + 2 * len(indents)))
+        if len(indents) <= level:
+            indents.append("\n" + " " * (4 + 2 * level))
         indent = indents[level]
-        block = tree.blocks[index]
         if enters:
             yield f'{comma}{indent}{{{indent} "children": [' + ("" if index in tree.children else "]")
             comma = ""
             continue
-        if index in tree.children:
-            yield f"{indent} ]"
-        yield f',{indent} "descriptor": {descriptors[index]},{indent} "id": {numbers[index]}'
-        yield f',{indent} "name": {json.dumps(names.name(block), ensure_ascii=False)}'
-        yield f',{indent} "start": {block.begin_ns},{indent} "stop": {block.end_ns}'
+        block = tree.blocks[index]
+        number, name = numbers[index]
+        if name not in quoted:
+            quoted[name] = json.dumps(names.name(block), ensure_ascii=False)
+        end = f"{indent} ]" if index in tree.children else ""
+        value = ""
         if type(block) is Value and not upstream:
-            yield f',{indent} "value": {json.dumps(_to_json(block.value), ensure_ascii=False)}'
-        yield f"{indent}}}"
+            value = f',{indent} "value": {json.dumps(_to_json(block.value), ensure_ascii=False)}'
+        yield (
+            f'{end},{indent} "descriptor": {name},{indent} "id": {number},{indent} "name": {quoted[name]}'
+            f',{indent} "start": {block.begin_ns},{indent} "stop": {block.end_ns}{value}{indent}}}'
+        )
         comma = ","
     yield "\n   ]" if tree.roots else "]"
     if not upstream:
         yield f',\n   "contextSwitches": {_prof_json_list(_prof_switches_json(tree), 3)}'
-    name = json.dumps(tree.thread.name, ensure_ascii=False)
-    yield f',\n   "threadId": {tree.thread.thread_id},\n   "threadName": {name}\n  }}'
+    name_text = json.dumps(tree.thread.name, ensure_ascii=False)
+    yield f',\n   "threadId": {tree.thread.thread_id},\n   "threadName": {name_text}\n  }}'
 
 
 def _prof_switches_json(tree: ProfTree) -> List[str]:

@@ -1429,7 +1429,7 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert (run.code, run.err) == (0, "")
             assert run.out
         for path in paths:
-            assert cli("check", "--strict", path).text.endswith("no problems\n")
+            assert cli("check", "--strict", path).text.splitlines()[0].endswith("no problems")
     again = cli("demo")  # nothing to write
     assert again.code == 0
     Path(paths[0]).write_bytes(b"changed by its reader")
@@ -1476,7 +1476,7 @@ def test_check_command(name: str, tmp_path: Path) -> None:
                 bad = result == "invalid" or (result == "deviant" and bool(strict))
                 assert run.code == int(bad)
                 assert run.err == ""
-                verdict, *problems = run.text.splitlines()
+                verdict, *problems = [line for line in run.text.splitlines() if "  upstream's reader " not in line]
                 assert verdict.startswith(f"{path}: {'bad' if bad else 'good'} ")
                 read = outcome(vector.data, name, recover=True)
                 assert len(problems) == len(read.problems) + (read.fault is not None)
@@ -4557,3 +4557,669 @@ def test_prof_recorded_vectors_are_the_recordings(vector: Vector) -> None:
     assert path.read_bytes() == vector.data
     expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
     assert normal({**vector.about["expect"], "problems": []}) == normal(prof_document_of(expected))
+
+
+# ---- prof: semantics
+
+
+def capture(
+    *blocks: bytes, switches: Sequence[bytes] = (), descriptors: Sequence[bytes] = DESCRIPTORS
+) -> mf.ProfReader:
+    """A reader of a capture of one thread."""
+    return mf.ProfReader(io.BytesIO(prof_file(descriptors, [ProfThread(7, b"Main", switches, blocks)])))
+
+
+NESTINGS: List[Tuple[List[Tuple[int, int]], List[Any]]] = [
+    ([], []),
+    ([(200, 300)], [0]),
+    ([(200, 300), (100, 400)], [[1, [0]]]),
+    ([(200, 300), (300, 400)], [0, 1]),  # begins where the one before ends: a sibling
+    ([(200, 300), (300, 300), (300, 400)], [0, 1, 2]),  # nothing at the begin of the next: before it
+    ([(310, 310), (300, 400)], [[1, [0]]]),  # nothing inside
+    ([(200, 300), (200, 300)], [[1, [0]]]),  # of two alike the later is the parent
+    ([(150, 400), (390, 500)], [[1, [0]]]),  # an overlap adopts what began earlier
+    ([(200, 250), (260, 270), (255, 300)], [0, [2, [1]]]),
+    ([(200, 250), (260, 270), (200, 300)], [[2, [0, 1]]]),
+    ([(400, 300), (350, 360)], [0, 1]),  # one that ends before it begins adopts nothing, and is not adopted here
+    ([(350, 360), (400, 300)], [0, 1]),
+]
+
+
+@pytest.mark.parametrize(("spans", "wanted"), NESTINGS)
+def test_prof_nesting(spans: List[Tuple[int, int]], wanted: List[Any]) -> None:
+    (tree,) = mf.prof_trees(capture(*[prof_block(begin, end) for begin, end in spans]))
+    assert prof_tree_of(tree) == wanted
+
+
+def test_prof_nesting_100000_deep() -> None:
+    depth = 100_000
+    blocks = [prof_block(10**6 - level, 10**6 + level + 1) for level in range(depth)]
+    with capture(*blocks) as reader:
+        (tree,) = mf.prof_trees(reader)
+    assert tree.depth == depth
+    assert tree.roots == [depth - 1]
+    steps = [*tree.walk()]
+    assert steps[0] == (True, depth - 1, 0)
+    assert steps[depth - 1 : depth + 1] == [(True, 0, depth - 1), (False, 0, depth - 1)]
+    assert steps[-1] == (False, depth - 1, 0)
+    assert len(steps) == 2 * depth
+
+
+@pytest.mark.parametrize(("levels", "refused"), [(255, False), (256, True)])
+def test_prof_depth_that_upstream_takes(levels: int, *, refused: bool, tmp_path: Path) -> None:
+    path = tmp_path / "deep.prof"
+    blocks = [prof_block(10_000 - level, 10_000 + level + 1) for level in range(levels)]
+    path.write_bytes(prof_file(DESCRIPTORS, [ProfThread(7, b"Main", [], blocks)]))
+    said = cli("check", path).text.splitlines()[-1].partition("upstream's reader ")[2]
+    assert said == ("refuses it: Stack depth exceeded value of 254" if refused else "accepts it")
+
+
+PLAIN = prof_block(200, 300)
+VERDICTS: List[Tuple[str, bytes, str]] = [
+    ("signature", b"Easy" + prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])])[4:], "wrong signature"),
+    (
+        "memory",
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], memory=0),
+        "Wrong memory size == 0 for 1 blocks",
+    ),
+    ("too little memory", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], memory=9), "memory_size"),
+    ("descriptors", prof_file([], [ProfThread(7, b"", [], [PLAIN])]), "no memory for 0 descriptors"),
+    ("old order", prof_file([], [], layout="B"), "no blocks"),
+    ("no descriptors", prof_file([], [ProfThread(7, b"", [], [PLAIN])], layout="C"), "no descriptors"),
+    ("blocks", prof_file([DESCRIPTORS[0]], [ProfThread(7)], memory=1), "no blocks"),
+    ("threads", prof_file([DESCRIPTORS[0]], [], blocks=1, memory=1), "no threads"),
+    ("padding", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], padding=1), "padding is not 0"),
+    ("reference", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [prof_block(200, 300, 3)])]), "descriptor 3"),
+    (
+        "count",
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], blocks=2),
+        "Read blocks count: 1 does",
+    ),
+    ("mark", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])])[:-1], "Bad threads section end mark"),
+    (
+        "bookmark mark",
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], PROF_MARKS)[:-1],
+        "bookmarks_end_mark cannot be read",
+    ),
+    (
+        "bookmark",
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], [sized(bytes(12))]),
+        "",
+    ),
+    (
+        "bookmark without NUL",
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], [sized(bytes(12) + b"x")]),
+        "a bookmark without its NUL",
+    ),
+    ("raw record", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [sized(PLAIN[2:22] + b"x")])]), ""),
+    ("value", prof_file(DESCRIPTORS, [ProfThread(7, b"", [], [prof_value(200, 2, 0, b"\1")])], PROF_MARKS), ""),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), [case[1:] for case in VERDICTS], ids=[case[0] for case in VERDICTS])
+def test_prof_verdict(data: bytes, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.prof"
+    path.write_bytes(data)
+    last = cli("check", path).text.splitlines()[-1]
+    if reason:
+        assert last.startswith("  upstream's reader refuses it: ")
+        assert reason in last
+    else:
+        assert last == "  upstream's reader accepts it"
+
+
+def test_prof_uses() -> None:
+    switches = [prof_switch(210, 220), prof_switch(240, 260), prof_switch(390, 500)]
+    blocks = [
+        prof_block(200, 230),
+        prof_block(240, 250, 0, b"named"),
+        prof_block(200, 300, 1),
+        prof_block(400, 410),
+        prof_block(50, 60),  # dropped
+    ]
+    with capture(*blocks, switches=switches) as reader:
+        names = mf.ProfNames(reader.descriptors)
+        (tree,) = mf.prof_trees(reader)
+    found = {by: mf.prof_uses(tree, names, by) for by in ("thread", "frame", "parent")}
+    named = [(use.scope, use.name, use.calls, use.total_ns, use.self_ns, use.active_ns) for use in found["thread"]]
+    assert named == [(7, "mark", 1, 100, 60, 70), (7, "work", 2, 40, 40, 20), (7, "named", 1, 10, 10, 0)]
+    work = found["thread"][1]
+    assert (work.min_ns, work.max_ns, work.median_ns, work.average_ns, work.upstream_median_ns) == (
+        10,
+        30,
+        20.0,
+        20,
+        10,
+    )
+    assert [(use.scope, use.name) for use in found["frame"]] == [(2, "mark"), (2, "work"), (2, "named"), (3, "work")]
+    assert [(use.scope, use.name) for use in found["parent"]] == [(-1, "mark"), (-1, "work"), (2, "work"), (2, "named")]
+    assert names.runtime == {"named": (3, 0)}
+    with pytest.raises(ValueError, match="by is"):
+        mf.prof_uses(tree, names, "file")
+    totals = mf.prof_thread_use(tree, reader.descriptors)
+    assert totals == mf.ProfThreadUse(7, "Main", 110, 140, 1, 4, 1, 2, 3, 1)
+
+
+def test_prof_runtime_names_are_numbered_over_all_threads() -> None:
+    threads = [
+        ProfThread(
+            1, b"", [], [prof_block(200, 300, 0, b"a"), prof_block(300, 400, 1, b"b"), prof_block(10, 20, 0, b"no")]
+        ),
+        ProfThread(2, b"", [], [prof_block(200, 300, 1, b"a"), prof_block(300, 400, 9)]),
+    ]
+    with mf.ProfReader(io.BytesIO(prof_file(DESCRIPTORS, threads))) as reader:
+        found = mf.prof_analysis(reader)
+    assert sorted((use.scope, use.number, use.id, use.name) for use in found.uses) == [
+        (1, 3, 0, "a"),
+        (1, 4, 1, "b"),
+        (2, 3, 1, "a"),
+        (2, 9, 9, "descriptor 9"),
+    ]
+
+
+def test_prof_capture_without_times() -> None:
+    """Captures started over the network do not tell when they began."""
+    threads = [ProfThread(7, b"", [], [prof_block(250, 300), prof_block(200, 210)])]
+    for fields, wanted in ({"begin": 0, "end": 0}, (200, 300)), ({}, (100, 900)):
+        found = mf.prof_analysis(mf.ProfReader(io.BytesIO(prof_file(DESCRIPTORS, threads, (), "E", **fields))))
+        assert (found.begin_ns, found.end_ns) == wanted
+    empty = mf.prof_analysis(mf.ProfReader(io.BytesIO(prof_file(begin=0, end=0))))
+    assert (empty.begin_ns, empty.end_ns, empty.threads, empty.uses) == (0, 0, (), ())
+
+
+def test_prof_duration_text() -> None:
+    cases = {0: "0 ns", 999: "999 ns", 1000: "1.0 us", 1549: "1.5 us", 10**6: "1.0 ms", 12 * 10**8: "1.2 s"}
+    assert {value: mf.prof_duration_text(value) for value in cases} == cases
+    assert mf.prof_duration_text(1_234_567, 3) == "1.235 ms"
+
+
+VALUE_TEXTS: List[Tuple[int, bytes, int, bool, str]] = [
+    (0, b"\1", 0, False, "true"),
+    (0, b"\0\1", 1, False, "[false, true]"),
+    (1, b"A", 0, False, "A"),
+    (2, b"B", 0, False, "B"),
+    (6, struct.pack("<i", -5), 0, False, "-5"),
+    (11, struct.pack("<d", 0.5), 0, False, "0.5"),
+    (12, b"text\0more", 1, False, "text"),
+    (13, b"\1\2", 0, False, "0102"),
+    (6, b"\1\2", 0, False, "0102"),  # too few bytes for one
+    (3, bytes(range(7)), 1, True, "[0, 1, 2, 3, 4, 5, ..., 6]"),
+    (3, bytes(range(7)), 1, False, "[0, 1, 2, 3, 4, 5, 6]"),
+    (3, bytes(range(6)), 1, True, "[0, 1, 2, 3, 4, 5]"),
+]
+
+
+@pytest.mark.parametrize(("kind", "data", "array", "short", "wanted"), VALUE_TEXTS)
+def test_prof_value_text(kind: int, data: bytes, array: int, *, short: bool, wanted: str) -> None:
+    value = mf.Value(1, 2, 2, 0, kind, array, 0, data)
+    assert mf.prof_value_text(value, short=short) == wanted
+
+
+# ---- prof: Writer
+
+
+def prof_made(fill: Callable[[mf.ProfWriter], object], **options: Any) -> bytes:
+    file = io.BytesIO()
+    with mf.ProfWriter(file, **{"pid": 77, "begin_time": 100, "end_time": 900, **options}) as writer:
+        fill(writer)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("layout", "ABCDE")
+def test_prof_writer(layout: str) -> None:
+    """All that the writer offers, against the bytes by the format text."""
+
+    def fill(writer: mf.ProfWriter) -> None:
+        assert writer.descriptor("work", "a.cpp", 7) == 0
+        assert writer.descriptor("mark", "a.cpp", 7, type=0) == 1
+        if layout in "CDE":
+            assert writer.descriptor("speed", "a.cpp", -1, type=2) == 2
+        writer.thread(7, "Main")
+        writer.switch(150, 160, 8, "other")
+        writer.block(200, 300, 0)
+        writer.block(250, 250, 1)
+        if layout in "CDE":
+            writer.value(260, 2, 88, "uint32", value_id=5)
+        writer.block(120, 400, 0, "frame")
+        writer.thread(9)
+        if layout == "E":
+            writer.bookmark(300, "here", 0xFF00FF00)
+
+    first = PROF_MIXED[0]
+    blocks = [*first.blocks[: 3 if layout in "CDE" else 2], first.blocks[3]]
+    threads = [first._replace(blocks=blocks), ProfThread(9, b"")]
+    wanted = prof_file(
+        DESCRIPTORS if layout in "CDE" else DESCRIPTORS[:2],
+        threads if layout in "CDE" else old(threads),
+        PROF_MARKS[:1] if layout == "E" else [],
+        layout=layout,
+    )
+    assert prof_made(fill, version=PROF_VERSIONS[layout]) == wanted
+
+
+def test_prof_writer_of_nothing() -> None:
+    assert prof_made(repr) == prof_file()
+    assert prof_made(lambda writer: writer.thread(7)) == prof_file([], [ProfThread(7, b"")])
+    assert prof_made(repr, version=0x02000001) == prof_file(layout="D")
+
+
+VALUES: List[Tuple[Any, str, int, int, bytes]] = [
+    (True, "", 0, 0, b"\1"),
+    (5, "", 8, 0, struct.pack("<q", 5)),
+    (0.5, "", 11, 0, struct.pack("<d", 0.5)),
+    ("\u20ac", "", 12, 1, b"\xe2\x82\xac\0"),
+    ("a", "string", 12, 1, b"a\0"),
+    ([1, 2], "uint8", 3, 1, b"\1\2"),
+    ((0.5,), "float", 10, 1, struct.pack("<f", 0.5)),
+    ([], "", 8, 1, b""),
+]
+
+
+@pytest.mark.parametrize(("value", "name", "kind", "array", "data"), VALUES)
+def test_prof_writer_values(value: Any, name: str, kind: int, array: int, data: bytes) -> None:
+    def fill(writer: mf.ProfWriter) -> None:
+        writer.descriptor("v", "a.cpp", 7, type=2)
+        writer.thread(7, "Main")
+        writer.value(200, 0, value, name)
+
+    thread = ProfThread(7, b"Main", [], [prof_value(200, 0, kind, data, array)])
+    assert prof_made(fill) == prof_file([prof_descriptor(0, b"v", type=2)], [thread])
+
+
+def test_prof_writer_tree() -> None:
+    node = mf.ProfNode
+    deep = node(4000, 4001, 0)
+    for step in range(1, 2000):
+        deep = node(4000 - step, 4001 + step, 0, "", (deep,))
+    inner = node(12_000, 13_000, 0, "b", (node(12_100, 12_100, 0),))
+    roots = [
+        node(10_000, 20_000, 0, "frame", (node(11_000, 12_000, 0), inner)),
+        node(20_000, 21_000, 0),
+    ]
+
+    def fill(writer: mf.ProfWriter) -> None:
+        writer.descriptor("work")
+        writer.thread(7)
+        writer.tree(deep)
+        writer.tree(*roots)
+
+    with mf.ProfReader(io.BytesIO(prof_made(fill, begin_time=0))) as reader:
+        (tree,) = mf.prof_trees(reader)
+    assert tree.depth == 2000
+    assert prof_tree_of(tree)[1:] == [[2004, [2000, [2002, [2001]]]], 2005]
+    wrong: List[List[mf.ProfNode]] = [
+        [node(200, 300, 0, "", (node(100, 150, 0),))],  # the child ends before
+        [node(200, 300, 0), node(250, 350, 0)],  # they overlap
+        [node(200, 300, 0, "", (node(210, 220, 0), node(205, 206, 0)))],  # in the wrong order
+        [node(200, 300, 0, "", (node(190, 250, 0), node(260, 270, 0)))],  # the first begins before its parent
+    ]
+    for nodes in wrong:
+
+        def misuse(writer: mf.ProfWriter, nodes: List[mf.ProfNode] = nodes) -> None:
+            writer.descriptor("work")
+            writer.thread(7)
+            with pytest.raises(ValueError, match="a reader puts"):
+                writer.tree(*nodes)
+
+        assert [type(record) for record in mf.ProfReader(io.BytesIO(prof_made(misuse)))] == [mf.Descriptor, mf.Thread]
+
+
+def started(writer: mf.ProfWriter) -> None:
+    writer.descriptor("work")
+    writer.descriptor("speed", type=2)
+    writer.thread(7)
+
+
+MISUSES: List[Tuple[str, Callable[[mf.ProfWriter], object]]] = [
+    ("stand before the first thread", lambda w: w.descriptor("late")),
+    ("not the open one", lambda w: w.write(mf.Block(8, 1, 2, 0))),
+    ("no descriptor of that number for a Block: 9", lambda w: w.block(1, 2, 9)),
+    ("no descriptor of that number for a Block: 1", lambda w: w.block(1, 2, 1)),
+    ("no descriptor of that number for a Value: 0", lambda w: w.value(1, 0, 5)),
+    ("begin is not of 64 bits", lambda w: w.block(-1, 2, 0)),
+    ("end is not of 64 bits", lambda w: w.block(1, 1 << 64, 0)),
+    ("not an integer", lambda w: w.block(1.5, 2, 0)),  # type: ignore[arg-type]
+    ("a name with a NUL", lambda w: w.block(1, 2, 0, "a\0b")),
+    ("not text", lambda w: w.block(1, 2, 0, 5)),  # type: ignore[arg-type]
+    ("the size of a record is not of 16 bits", lambda w: w.block(1, 2, 0, "n" * 65_536)),
+    ("data_size is not of 16 bits", lambda w: w.value(1, 1, "n" * 65_536)),
+    ("the size of a record is not of 16 bits", lambda w: w.value(1, 1, "n" * 65_530)),
+    ("not uint8: 256", lambda w: w.value(1, 1, 256, "uint8")),
+    ("not float: '?'|text is not", lambda w: w.value(1, 1, "?", "float")),
+    ("not a value of a known type", lambda w: w.value(1, 1, None)),
+    ("not a value of a known type", lambda w: w.value(1, 1, 5, "number")),
+    ("name_size is not of 16 bits", lambda w: w.thread(8, "n" * 70_000)),
+    ("thread_id is not of 64 bits", lambda w: w.thread(1 << 64)),
+    ("not a record of prof", lambda w: w.write(mf.Free(1, 2))),  # type: ignore[arg-type]
+    ("the size of a record is not of 16 bits", lambda w: w.bookmark(1, "n" * 65_530)),
+    ("position is not of 64 bits", lambda w: w.bookmark(-5)),
+]
+
+
+@pytest.mark.parametrize(("reason", "misuse"), MISUSES)
+def test_prof_writer_misuse(reason: str, misuse: Callable[[mf.ProfWriter], object]) -> None:
+    """What is refused leaves no trace."""
+
+    def fill(writer: mf.ProfWriter) -> None:
+        started(writer)
+        with pytest.raises((ValueError, TypeError), match=reason):
+            misuse(writer)
+
+    assert prof_made(fill) == prof_made(started)
+
+
+def test_prof_writer_order() -> None:
+    def fill(writer: mf.ProfWriter) -> None:
+        with pytest.raises(ValueError, match="no thread has been started"):
+            writer.block(1, 2, 0)
+        started(writer)
+        writer.block(200, 300, 0)
+        with pytest.raises(ValueError, match="context switches stand before blocks"):
+            writer.switch(1, 2)
+        writer.bookmark(5)
+        for late in (lambda: writer.thread(8), lambda: writer.descriptor("x"), lambda: writer.block(1, 2, 0)):
+            with pytest.raises(ValueError, match=r"stand before|not the open one"):
+                late()
+
+    assert len([*mf.ProfReader(io.BytesIO(prof_made(fill)))]) == 5
+
+    def without_marks(writer: mf.ProfWriter) -> None:
+        with pytest.raises(ValueError, match=r"no bookmarks in versions before 2\.1\.0"):
+            writer.bookmark(5)
+
+    prof_made(without_marks, version=PROF_VERSIONS["D"])
+
+    def without_values(writer: mf.ProfWriter) -> None:
+        with pytest.raises(ValueError, match=r"no values in versions before 1\.3\.0"):
+            writer.descriptor("speed", type=2)
+
+    prof_made(without_values, version=PROF_VERSIONS["B"])
+
+
+def test_prof_writer_options() -> None:
+    for options, reason in (
+        ({"version": 5}, "a version is 0.1.0 at least, not 0.0.5"),
+        ({"pid": 1 << 64}, "pid is not of 64 bits"),
+        ({"pid": 1 << 32, "version": PROF_VERSIONS["B"]}, "pid is not of 32 bits"),
+        ({"begin_time": -1}, "begin_time is not of 64 bits"),
+        ({"frequency": 1 << 63}, "cpu_frequency is not of 64 bits"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            mf.ProfWriter(io.BytesIO(), **cast("Json", options))
+    with pytest.raises(ValueError, match="the file must be seekable"), mf.ProfWriter(Pipe()) as writer:
+        writer.descriptor("work")
+    closed = mf.ProfWriter(io.BytesIO())
+    closed.close()
+    with pytest.raises(ValueError, match="closed"):
+        closed.descriptor("work")
+
+
+def test_prof_writer_flush_leaves_a_readable_file() -> None:
+    """Whatever has been flushed can be read with its counts, although the writer dies."""
+    file = io.BytesIO()
+    writer = mf.ProfWriter(file, pid=77, begin_time=100, end_time=900)
+    states = []
+    for step in (
+        lambda: writer.descriptor("work"),
+        lambda: writer.thread(7),
+        lambda: writer.switch(150, 160),
+        lambda: writer.block(200, 300, 0),
+        lambda: writer.write_all([mf.Block(7, 300 + number, 301 + number, 0) for number in range(5000)]),
+        lambda: writer.thread(8),
+        lambda: writer.bookmark(5),
+    ):
+        step()
+        writer.flush()
+        with mf.ProfReader(io.BytesIO(file.getvalue()), recover=True) as reader:
+            records = [*reader]
+        assert reader.header.blocks_count == sum(isinstance(one, (mf.Block, mf.ContextSwitch)) for one in records)
+        states.append(len(records))
+    assert states == [1, 2, 3, 4, 5004, 5005, 5006]
+    with mf.ProfReader(io.BytesIO(file.getvalue()[:60_000]), recover=True) as reader:
+        assert len([*reader]) > 2000
+
+
+def test_prof_document_refuses() -> None:
+    data = SMALL_FILES["prof"][0]
+    document = json.loads(decoded(data, "prof"))
+    kinds = [record["record"] for record in document["records"]]
+    thread = kinds.index("Thread")
+
+    def refused_by(change: Callable[[Json], object], where: str) -> None:
+        changed = copy.deepcopy(document)
+        change(changed)
+        with pytest.raises(mf.FormatError) as caught:
+            encoded(json.dumps(changed))
+        assert where in str(caught.value)
+
+    refused_by(lambda d: d["header"].pop("pid"), "a header of version 2.1.0 has a pid")
+    refused_by(lambda d: d["header"].update(version=PROF_VERSIONS["A"]), "has no")
+    refused_by(lambda d: d["header"].update(pid=-1), "pid is not of 64 bits")
+    refused_by(lambda d: d["records"][thread].pop("switch_count"), "switch_count")
+    refused_by(lambda d: d["records"][thread].update(block_count=1), "more blocks than block_count")
+    refused_by(lambda d: d["records"][thread].update(switch_count=0), "context switches stand before blocks")
+    refused_by(lambda d: d["records"][thread].update(switch_count=2), "more blocks than block_count")
+    writer = mf.ProfWriter(io.BytesIO())
+    writer.descriptor("work")
+    with pytest.raises(ValueError, match="the first thing written"):
+        writer.write_document(mf.ProfReader(io.BytesIO(data)).read())
+
+
+def test_prof_document_needs_no_seek() -> None:
+    data = SMALL_FILES["prof"][0]
+    pipe = Pipe()
+    with mf.ProfWriter(pipe) as writer:
+        writer.write_document(mf.ProfReader(io.BytesIO(data)).read())
+    assert pipe.data == data
+
+
+def test_prof_names_are_not_kept_for_ever() -> None:
+    """More names than are kept, each met again."""
+    names = [f"name {number}" for number in range(5000)] * 2
+
+    def fill(writer: mf.ProfWriter) -> None:
+        writer.descriptor("work")
+        writer.thread(7)
+        writer.write_all([mf.Block(7, 200, 300, 0, name) for name in names])
+
+    records = [*mf.ProfReader(io.BytesIO(prof_made(fill)))]
+    assert [record.name for record in records[2:] if isinstance(record, mf.Block)] == names
+
+
+def test_prof_many_switches_ahead() -> None:
+    """A thread tells how many blocks come, though its context switches take more than is read at a time."""
+    switches = [prof_switch(150, 160)] * 7000
+    data = prof_file(DESCRIPTORS, [ProfThread(7, b"", switches, [PLAIN] * 3)])
+    assert len(data) > 3 * 65536
+    for file in io.BytesIO(data), Trickle(data, itertools.repeat(5000)):
+        threads = [record for record in mf.ProfReader(file) if isinstance(record, mf.Thread)]
+        assert [(thread.switch_count, thread.block_count) for thread in threads] == [(7000, 3)]
+
+
+# ---- prof: command line
+
+
+@pytest.fixture
+def demo_capture(tmp_path: Path) -> Path:
+    assert cli("demo", tmp_path).code == 0
+    return tmp_path / "demo.prof"
+
+
+def test_prof_info(demo_capture: Path, tmp_path: Path) -> None:
+    text = cli("info", demo_capture).text
+    assert "  version     2.1.0, layout E\n  process     4711\n  clock       2,500,000,000 ticks per second\n" in text
+    assert "  records     15 blocks, 1 event, 4 values, 1 context switch\n" in text
+    assert "  threads     2: 4711 Main, 4712 Loader\n  bookmarks   1\n" in text
+    path = tmp_path / "old.prof"
+    threads = [ProfThread(number, b"t", [], [prof_block(10, 20, 9)]) for number in range(9)]
+    path.write_bytes(prof_file([], threads, layout="A", begin=30))
+    text = cli("info", path).text
+    assert "version     1.0.0, layout A\n  clock       nanoseconds\n" in text
+    assert "  dropped     9 records from before the capture\n" in text
+    assert "threads     9: 0 t, 1 t, 2 t, 3 t, 4 t, 5 t, 6 t, 7 t, ...\n" in text
+    path.write_bytes(prof_file(begin=0))
+    assert "  records     0 blocks, 0 events, 0 values, 0 context switches\n" in cli("info", path).text
+
+
+def test_prof_stats(demo_capture: Path, tmp_path: Path) -> None:
+    lines = cli("stats", "--top", "3", demo_capture).text.splitlines()
+    assert lines[0] == f"{demo_capture}: 20 blocks of 2 threads in 68.000 ms"
+    assert lines[2] == "Heaviest blocks, by thread (the first 3 of 8)"
+    wanted = "50.0 ms 4.0 ms 47.6 ms 4 12.5 ms 11.0 ms 17.0 ms frame (main.cpp:21) [Main]"
+    assert " ".join(lines[4].split()) == wanted
+    assert "Bookmarks" in lines
+    one = cli("stats", "--thread", "Loader", demo_capture).text
+    assert "3 blocks of 1 thread" in one
+    assert "rocks.png (assets.cpp:33)\n" in one
+    assert "[" not in one
+    assert cli("stats", "--thread", "4712", demo_capture).text == one
+    assert "no thread is 'x'; there are: 4711 Main, 4712 Loader" in refused(
+        "stats", "--thread", "x", demo_capture, code=2
+    )
+    numbers = json.loads(cli("stats", "--json", demo_capture).text)
+    assert [thread["thread_id"] for thread in numbers["threads"]] == [4711, 4712]
+    assert numbers["uses"][0]["name"] == "frame"
+    assert (numbers["uses"][0]["calls"], numbers["uses"][0]["total_ns"]) == (4, 50_000_000)
+    path = tmp_path / "odd.prof"
+    path.write_bytes(prof_file([], [ProfThread(7, b"", [], [prof_block(200, 300, 5)])]))
+    assert "descriptor 5\n" in cli("stats", path).text
+
+
+def test_prof_compare(demo_capture: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.prof"
+    threads = [ProfThread(7, b"Main", [], [prof_block(200, 20_000_200), prof_block(30_000_000, 30_000_010, 1)])]
+    other.write_bytes(prof_file([prof_descriptor(0, b"frame"), prof_descriptor(1, b"new")], threads))
+    text = cli("stats", demo_capture, other).text
+    assert text.splitlines()[0].startswith(f"{demo_capture} and {other}: ")
+    rows = [line.split() for line in text.splitlines()]
+    assert ["-30.0", "ms", "50.0", "ms", "20.0", "ms", "4", "1", "frame"] in rows
+    assert ["+10", "ns", "0", "ns", "10", "ns", "0", "1", "new"] in rows
+    numbers = json.loads(cli("stats", "--json", demo_capture, other).text)
+    assert numbers["files"] == [str(demo_capture), str(other)]
+    assert {"name": "new", "totals_ns": [0, 10], "calls": [0, 1]} in numbers["changes"]
+    same = cli("stats", demo_capture, demo_capture).text
+    assert "+0 ns" in same
+
+
+def test_stats_of_two_files_that_do_not_compare(demo_capture: Path, sample: Path, tmp_path: Path) -> None:
+    """Those of formats that differ, or cannot be compared, are told one after the other."""
+    for pair in ([demo_capture, sample], [sample, demo_capture], [sample, sample]):
+        told = cli("stats", *pair)
+        assert told.code == 0
+        assert told.text == "".join(cli("stats", path).text for path in pair)
+    broken = tmp_path / "broken.prof"
+    broken.write_bytes(b"ysaE")
+    run = cli("stats", demo_capture, broken)
+    assert (run.code, run.out) == (1, b"")
+    assert "broken.prof" in run.err
+    assert cli("stats", broken, demo_capture).text == cli("stats", demo_capture).text
+
+
+CONVERTED = r"""
+{
+ "blockDescriptors": [
+  {
+   "color": "0xffffecb3",
+   "id": 0,
+   "name": "work",
+   "sourceFile": "a.cpp",
+   "sourceLine": 7,
+   "type": 1
+  },
+  {
+   "color": "0xffffecb3",
+   "id": 1,
+   "name": "mark",
+   "sourceFile": "a.cpp",
+   "sourceLine": 7,
+   "type": 0
+  },
+  {
+   "color": "0xffffecb3",
+   "id": 2,
+   "name": "speed",
+   "sourceFile": "a.cpp",
+   "sourceLine": -1,
+   "type": 2
+  },
+  {
+   "color": "0xffffecb3",
+   "id": 3,
+   "name": "frame \"1\"\u001b",
+   "parentId": 0,
+   "sourceFile": "a.cpp",
+   "sourceLine": 7,
+   "type": 1
+  }
+ ],
+ "bookmarks": [
+  {
+   "color": "0xff00ff00",
+   "text": "here",
+   "timestamp": 300
+  }
+ ],
+ "threads": [
+  {
+   "children": [
+    {
+     "children": [
+      {
+       "children": [],
+       "descriptor": 2,
+       "id": 1,
+       "name": "speed",
+       "start": 260,
+       "stop": 260
+      }
+     ],
+     "descriptor": 3,
+     "id": 2,
+     "name": "frame \"1\"\u001b",
+     "start": 120,
+     "stop": 400
+    }
+   ],
+   "threadId": 7,
+   "threadName": "Main"
+  },
+  {
+   "children": [],
+   "threadId": 9,
+   "threadName": ""
+  }
+ ],
+ "timeUnits": "ns",
+ "version": "2.1.0"
+}
+"""
+
+
+def test_prof_convert_to_json(tmp_path: Path) -> None:
+    """By prof, Semantics 8: keys sorted, one space a level, colours without leading zeros."""
+    blocks = [prof_value(260, 2, 7, struct.pack("<I", 88)), prof_block(120, 400, 0, b'frame "1"\x1b')]
+    threads = [ProfThread(7, b"Main", [prof_switch(150, 160)], blocks), ProfThread(9, b"")]
+    path = tmp_path / "file.prof"
+    path.write_bytes(prof_file(DESCRIPTORS, threads, PROF_MARKS[:1]))
+    assert cli("convert", "--to", "json", "--like-upstream", path).text == CONVERTED.strip()
+    more = json.loads(cli("convert", "--to", "json", path).text)
+    wanted = json.loads(CONVERTED)
+    wanted["threads"][0]["children"][0]["children"][0]["value"] = 88
+    wanted["threads"][0]["contextSwitches"] = [{"name": "other", "start": 150, "stop": 160, "targetThreadId": 8}]
+    wanted["threads"][1]["contextSwitches"] = []
+    assert more == wanted
+    path.write_bytes(
+        prof_file([b"\0\0"], [ProfThread(7, b"", [], [prof_block(200, 300, 9, b"x"), prof_block(10, 20, 0)])])
+    )
+    run = cli("convert", "--to", "json", "--like-upstream", path)
+    assert (run.code, run.out) == (1, b"")
+    assert "easy_profiler's reader refuses it" in run.err
+    made = json.loads(cli("convert", "--to", "json", path).text)
+    assert made["blockDescriptors"] == []
+    assert [block["name"] for block in made["threads"][0]["children"]] == ["x"]
+
+
+def test_prof_network_message_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "message"
+    path.write_bytes(bytes.fromhex("8DA1330104000000"))
+    assert "a message of easy_profiler's network protocol, not a file" in refused("info", path, code=1)
