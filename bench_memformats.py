@@ -32,7 +32,21 @@ from statistics import median
 from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 import memformats
-from memformats import Alloc, Frame, Free, Gc, LogEntry, LogSite, Marker, MlyzeHeader, MlyzeRecord
+from memformats import (
+    Alloc,
+    Block,
+    Descriptor,
+    Frame,
+    Free,
+    Gc,
+    LogEntry,
+    LogSite,
+    Marker,
+    MlyzeHeader,
+    MlyzeRecord,
+    ProfHeader,
+    Thread,
+)
 
 Items = Iterable[Any]  # what a way of reading gives, in its own classes
 Read = Callable[[IO[bytes]], Items]  # a generator function; its file is what lies between header and tables
@@ -478,6 +492,151 @@ def exhaust_made(make: Callable[[Any], Items], subject: Any) -> None:
     exhaust(make(subject))
 
 
+# ==== prof =============================================================================================
+
+
+def make_prof(count: int) -> bytes:
+    """A capture of four threads with frames of nested blocks, three in ten with a run-time name, from 60 places."""
+    chance = random.Random(count)
+    file = io.BytesIO()
+    with open_prof(file, ProfHeader(pid=4711, cpu_frequency=2_500_000_000, begin_time=10**12), {}) as writer:
+        for number in range(60):
+            writer.descriptor(f"function_{number}", f"src/module_{number % 9}.cpp", 20 + 13 * number)
+        names = [""] * 7 + [f"job #{number}" for number in range(3)]
+
+        def blocks(thread_id: int, number: int) -> Iterator[Block]:
+            now = 10**12 + 10**6
+            for place in range(number):
+                now += chance.randrange(500, 90_000)
+                begin = now - chance.choice((300, 400, 400, 5_000, 20_000, 500_000))
+                name = chance.choice(names)
+                yield Block(thread_id, begin, now, chance.randrange(60), name and f"{name} {place % 100}")
+
+        for thread in range(4):
+            writer.thread(4711 + thread, f"Worker {thread}")
+            writer.write_all(blocks(4711 + thread, (count + thread) // 4))
+    return file.getvalue()
+
+
+def open_prof(file: IO[bytes], header: Any, _tables: Tables) -> memformats.ProfWriter:
+    """A writer for records in whose header the counts are filled in."""
+    start = {name: getattr(header, name) for name in ("version", "pid", "begin_time", "end_time")}
+    return memformats.ProfWriter(file, frequency=header.cpu_frequency, **start)
+
+
+def naive_prof(_tables: Tables) -> Read:
+    """A read for each field, of the layout of 2.1.0; names up to their NUL."""
+
+    def number(file: IO[bytes], code: str) -> int:
+        return int(struct.unpack("<" + code, file.read(struct.calcsize("<" + code)))[0])
+
+    def text(file: IO[bytes], size: int) -> str:
+        return file.read(size).partition(b"\0")[0].decode("utf-8", "surrogateescape")
+
+    def read(file: IO[bytes]) -> Items:
+        descriptors, threads, _, _ = struct.unpack("<IIHH", file.read(12))
+        for _ in range(descriptors):
+            size = number(file, "H")
+            id, line, color = number(file, "I"), number(file, "i"), number(file, "I")
+            kind, status, length = number(file, "B"), number(file, "B"), number(file, "H")
+            yield Descriptor(id, line, color, kind, status, text(file, length), text(file, size - 16 - length))
+        for _ in range(threads):
+            thread_id, name = number(file, "Q"), text(file, number(file, "H"))
+            number(file, "I")  # the sample has no context switches
+            blocks = number(file, "I")
+            yield Thread(thread_id, name, 0, blocks)
+            for _ in range(blocks):
+                size = number(file, "H")
+                begin, end, id = number(file, "Q"), number(file, "Q"), number(file, "I")
+                yield Block(thread_id, begin, end, id, text(file, size - 20))
+
+    return read
+
+
+def construct_prof(*, compiled: bool) -> Read:
+    """A declaration of the whole body; strings up to their NUL, as construct has them."""
+    c: Any = importlib.import_module("construct")
+    descriptor = c.Struct(
+        "size" / c.Int16ul,
+        "id" / c.Int32ul,
+        "line" / c.Int32sl,
+        "color" / c.Int32ul,
+        "type" / c.Int8ul,
+        "status" / c.Int8ul,
+        "length" / c.Int16ul,
+        "name" / c.CString("utf8"),
+        "file" / c.CString("utf8"),
+    )
+    block = c.Struct(
+        "size" / c.Int16ul, "begin" / c.Int64ul, "end" / c.Int64ul, "id" / c.Int32ul, "name" / c.CString("utf8")
+    )
+    head = c.Struct("thread_id" / c.Int64ul, "size" / c.Int16ul, "name" / c.CString("utf8"), "counts" / c.Int32ul[2])
+    if compiled:
+        descriptor, block, head = descriptor.compile(), block.compile(), head.compile()
+
+    def read(file: IO[bytes]) -> Items:
+        descriptors, threads, _, _ = struct.unpack("<IIHH", file.read(12))
+        for _ in range(descriptors):
+            one = descriptor.parse_stream(file)
+            yield Descriptor(one.id, one.line, one.color, one.type, one.status, one.name, one.file)
+        for _ in range(threads):
+            thread = head.parse_stream(file)
+            yield Thread(thread.thread_id, thread.name, *thread.counts)
+            for _ in range(thread.counts[1]):
+                yield thread.thread_id, block.parse_stream(file)
+
+    return read
+
+
+def block_of(item: Any) -> Any:
+    """A record of what the declaration gives."""
+    return Block(item[0], item[1].begin, item[1].end, item[1].id, item[1].name) if type(item) is tuple else item
+
+
+def with_ns(records: Items, header: Any, _tables: Tables) -> Items:
+    """Put nanoseconds beside ticks."""
+    for record in records:
+        if type(record) is Block:
+            yield record._replace(begin_ns=header.ns(record.begin), end_ns=header.ns(record.end))
+        else:
+            yield record
+
+
+def naive_write_prof(file: IO[bytes], records: Items, header: Any, _tables: Tables) -> None:
+    """A write per field; the counts of the threads are in their records."""
+    file.write(struct.pack("<II", header.descriptors_count, header.threads_count))
+    file.write(struct.pack("<HH", 0, 0))
+    for record in records:
+        if type(record) is Block:
+            name = record.name.encode() + b"\0"
+            file.write(struct.pack("<H", 20 + len(name)))
+            file.write(struct.pack("<Q", record.begin))
+            file.write(struct.pack("<Q", record.end))
+            file.write(struct.pack("<I", record.id))
+            file.write(name)
+        elif type(record) is Descriptor:
+            name, path = record.name.encode() + b"\0", record.file.encode() + b"\0"
+            file.write(struct.pack("<HI", 16 + len(name) + len(path), record.id))
+            file.write(struct.pack("<iIBB", record.line, record.color, record.type, record.status))
+            file.write(struct.pack("<H", len(name)) + name + path)
+        else:
+            name = record.name.encode() + b"\0"
+            file.write(struct.pack("<QH", record.thread_id, len(name)) + name)
+            file.write(struct.pack("<II", record.switch_count, record.block_count))
+    file.write(struct.pack("<I", memformats.PROF_SIGNATURE))
+
+
+def prof_work(sample: Sample) -> Iterator[Way]:
+    """Nesting, and what the converter does."""
+    yield Way("memformats nesting", sample.reader, lambda reader: exhaust(memformats.prof_trees(reader)))
+    options = argparse.Namespace(like_upstream=True)
+    yield Way(
+        "memformats JSON like upstream",
+        sample.reader,
+        lambda reader: exhaust(memformats._prof_to_json(reader, options)),
+    )
+
+
 # ==== All formats ======================================================================================
 
 BENCHES: Dict[str, Bench] = {
@@ -508,6 +667,20 @@ BENCHES: Dict[str, Bench] = {
         naive_write_clog,
         memformats.clog_analysis,
         clog_texts,
+    ),
+    "prof": Bench(
+        make_prof,
+        open_prof,
+        lambda _: slice(60, None),  # from the number of descriptors on
+        (
+            Peer("a read per field", naive_prof),
+            Peer("construct, compiled", lambda _: construct_prof(compiled=True), block_of),
+            Peer("construct", lambda _: construct_prof(compiled=False), block_of),
+        ),
+        with_ns,
+        naive_write_prof,
+        memformats.prof_analysis,
+        prof_work,
     ),
 }
 

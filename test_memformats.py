@@ -4829,7 +4829,7 @@ def test_prof_writer_values(value: Any, name: str, kind: int, array: int, data: 
 def test_prof_writer_tree() -> None:
     node = mf.ProfNode
     deep = node(4000, 4001, 0)
-    for step in range(1, 2000):
+    for step in range(1, 200):
         deep = node(4000 - step, 4001 + step, 0, "", (deep,))
     inner = node(12_000, 13_000, 0, "b", (node(12_100, 12_100, 0),))
     roots = [
@@ -4845,8 +4845,8 @@ def test_prof_writer_tree() -> None:
 
     with mf.ProfReader(io.BytesIO(prof_made(fill, begin_time=0))) as reader:
         (tree,) = mf.prof_trees(reader)
-    assert tree.depth == 2000
-    assert prof_tree_of(tree)[1:] == [[2004, [2000, [2002, [2001]]]], 2005]
+    assert tree.depth == 200
+    assert prof_tree_of(tree)[1:] == [[203, [200, [202, [201]]]], 204]
     wrong: List[List[mf.ProfNode]] = [
         [node(200, 300, 0, "", (node(100, 150, 0),))],  # the child ends before
         [node(200, 300, 0), node(250, 350, 0)],  # they overlap
@@ -4906,6 +4906,24 @@ def test_prof_writer_misuse(reason: str, misuse: Callable[[mf.ProfWriter], objec
             misuse(writer)
 
     assert prof_made(fill) == prof_made(started)
+
+
+@pytest.mark.parametrize(
+    "wrong", [mf.Block(7, -1, 2, 0), mf.Block(7, 1, 2, 0, "a\0b"), mf.Block(7, 1, 2, 0, cast("Any", 5))]
+)
+def test_prof_writer_misuse_among_others(wrong: mf.Block) -> None:
+    good = mf.Block(7, 200, 300, 0)
+
+    def fill(writer: mf.ProfWriter) -> None:
+        started(writer)
+        with pytest.raises((ValueError, TypeError)):
+            writer.write_all([good, good, wrong, good])
+
+    def wanted(writer: mf.ProfWriter) -> None:
+        started(writer)
+        writer.write_all([good, good])
+
+    assert prof_made(fill) == prof_made(wanted)
 
 
 def test_prof_writer_order() -> None:
