@@ -6831,7 +6831,8 @@ def _clog_wanted(reader: ClogReader, text: ClogText, wanted: str, *, like_upstre
 def _prof_to_json(reader: ProfReader, options: _Options) -> Iterator[bytes]:
     """The JSON of easy_profiler's converter (prof, Semantics 8), with context switches and values besides.
 
-    With ``like_upstream`` without these, as the converter prints it; what its reader refuses gives a FormatError then.
+    With ``like_upstream`` without these, as the converter prints it.  It prints nothing where its reader refuses a
+    file; here a line on stderr says so.
     """
     upstream = options.like_upstream
     verdict = ProfVerdict(reader)
@@ -6853,7 +6854,7 @@ def _prof_to_json(reader: ProfReader, options: _Options) -> Iterator[bytes]:
         first += sum([not block.dropped for block in tree.blocks])
     refused = verdict.text()
     if upstream and refused:
-        raise _error("prof", "bad-value", 0, "", f"easy_profiler's reader refuses it: {refused}")
+        _complain(f"easy_profiler's converter writes nothing, for its reader refuses the file: {refused}")
     text = json.dumps
     parts = [f'{{\n "blockDescriptors": {_prof_json_list(_prof_descriptors_json(reader.descriptors, names), 1)}']
     marks = [
@@ -6913,7 +6914,9 @@ def _prof_thread_json(tree: ProfTree, names: ProfNames, first: int, *, upstream:
     comma = ""
     for enters, index, level in tree.walk():
         if len(indents) <= level:
-            indents.append("\n" + " " * (4 + 2 * level))
+            indents.append(
+                "\n" + " " * (4 + 2 * min(level, 255))
+            )  # upstream's deepest; else the text grows with the square
         indent = indents[level]
         if enters:
             yield f'{comma}{indent}{{{indent} "children": [' + ("" if index in tree.children else "]")
