@@ -3193,6 +3193,18 @@ def test_clog_packed_strings_and_numbers() -> None:
         assert record.encoding == "undecodable"
 
 
+def test_clog_nibbles_met_before() -> None:
+    """Nibbles that were met before do not make an entry packed: a number may still take more bytes than it needs."""
+    sites = [clog_site(0, b"%u", "UINT32"), clog_site(1, b"%u %s", "UINT32", "STRING")]
+    good, wide, less = b"\x02\x00\x01", b"\x02\xff\x00", b"\x02\x00"
+    entries = [clog_entry(0, data) for data in (good, wide, good, less)]
+    entries += [clog_entry(1, data + TEXT) for data in (good, wide, good, less)]
+    records = outcome(clog_file(entries, sites), "clog").records
+    decodable = ["packed", "undecodable", "packed", "undecodable"]
+    assert [record.encoding for record in records] == decodable * 2
+    assert [record.args for record in records[::2]] == [(256,), (256,), (256, "abc"), (256, "abc")]
+
+
 def test_clog_hole_of_int64() -> None:
     for magnitude in 1 << 56, (1 << 63) - 1:
         record = one_argument("INT64", b"\x08" + struct.pack("<Q", magnitude))
