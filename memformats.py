@@ -5234,13 +5234,14 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
         plain = {number for number, one in enumerate(self.descriptors) if one.type not in (-1, _PROF_VALUE)}
         unpack = struct.Struct("<H" + layout.form("little").format[1:]).unpack_from
         head = 2 + layout.size
-        names = {b"\0": ""}
+        bare = layout.size + 1  # the size of a record without a name
+        names: Dict[bytes, str] = {}
         factor = self.header.factor
         first_ns = self._capture_ns
         kept_ns = first_ns if blocks else first_ns + 1  # the least end of what upstream keeps
         data = none = b""
-        at = index = memory = 0
-        base = source.position
+        at = index = 0
+        base = start = source.position
         try:
             while index < number:
                 piece = source.chunk()
@@ -5254,9 +5255,12 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
                     stop = at + 2 + size
                     if stop > have:
                         break
-                    name = names.get(data[at + head : stop])
-                    if name is None:
-                        name = self._plain_name(data[at + head : stop], names)
+                    if size == bare and not data[at + head]:
+                        name: Optional[str] = ""
+                    else:
+                        name = names.get(data[at + head : stop])
+                        if name is None:
+                            name = self._plain_name(data[at + head : stop], names)
                     if name is None or (blocks and key not in plain):
                         record = self._read_exactly(
                             data[at:stop], base + at, f"{where}[{index}].", thread_id, blocks=blocks
@@ -5276,14 +5280,13 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
                             yield new(kind, (thread_id, begin, end, key, name, begin_ns, end_ns, dropped, none, none))
                         else:
                             yield new(kind, (thread_id, begin, end, key, name, begin_ns, end_ns, False, none, none))
-                    memory += size
                     at = stop
                     index += 1
                 if not piece and index < number:
                     self._read_exactly(data[at:], base + at, f"{where}[{index}].", thread_id, blocks=blocks)
         finally:
             source.back(data[at:])
-            self._memory += memory
+            self._memory += base + at - start - 2 * index
             self._records += index
 
     def _plain_name(self, data: bytes, names: Dict[bytes, str]) -> Optional[str]:
