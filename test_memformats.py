@@ -4626,44 +4626,52 @@ def test_prof_depth_that_upstream_takes(levels: int, *, refused: bool, tmp_path:
     assert said == ("refuses it: Stack depth exceeded value of 254" if refused else "accepts it")
 
 
-PLAIN = prof_block(200, 300)
+PLAIN_BLOCK = prof_block(200, 300)
 VERDICTS: List[Tuple[str, bytes, str]] = [
-    ("signature", b"Easy" + prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])])[4:], "wrong signature"),
+    (
+        "signature",
+        b"Easy" + prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])])[4:],
+        "wrong signature",
+    ),
     (
         "memory",
-        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], memory=0),
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])], memory=0),
         "Wrong memory size == 0 for 1 blocks",
     ),
-    ("too little memory", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], memory=9), "memory_size"),
-    ("descriptors", prof_file([], [ProfThread(7, b"", [], [PLAIN])]), "no memory for 0 descriptors"),
+    (
+        "too little memory",
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])], memory=9),
+        "memory_size",
+    ),
+    ("descriptors", prof_file([], [ProfThread(7, b"", [], [PLAIN_BLOCK])]), "no memory for 0 descriptors"),
     ("old order", prof_file([], [], layout="B"), "no blocks"),
-    ("no descriptors", prof_file([], [ProfThread(7, b"", [], [PLAIN])], layout="C"), "no descriptors"),
+    ("no descriptors", prof_file([], [ProfThread(7, b"", [], [PLAIN_BLOCK])], layout="C"), "no descriptors"),
     ("blocks", prof_file([DESCRIPTORS[0]], [ProfThread(7)], memory=1), "no blocks"),
     ("threads", prof_file([DESCRIPTORS[0]], [], blocks=1, memory=1), "no threads"),
-    ("padding", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], padding=1), "padding is not 0"),
+    ("padding", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])], padding=1), "padding is not 0"),
     ("reference", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [prof_block(200, 300, 3)])]), "descriptor 3"),
     (
         "count",
-        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], blocks=2),
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])], blocks=2),
         "Read blocks count: 1 does",
     ),
-    ("mark", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])])[:-1], "Bad threads section end mark"),
+    ("mark", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])])[:-1], "Bad threads section end mark"),
     (
         "bookmark mark",
-        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], PROF_MARKS)[:-1],
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])], PROF_MARKS)[:-1],
         "bookmarks_end_mark cannot be read",
     ),
     (
         "bookmark",
-        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], [sized(bytes(12))]),
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])], [sized(bytes(12))]),
         "",
     ),
     (
         "bookmark without NUL",
-        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN])], [sized(bytes(12) + b"x")]),
+        prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [PLAIN_BLOCK])], [sized(bytes(12) + b"x")]),
         "a bookmark without its NUL",
     ),
-    ("raw record", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [sized(PLAIN[2:22] + b"x")])]), ""),
+    ("raw record", prof_file([DESCRIPTORS[0]], [ProfThread(7, b"", [], [sized(PLAIN_BLOCK[2:22] + b"x")])]), ""),
     ("value", prof_file(DESCRIPTORS, [ProfThread(7, b"", [], [prof_value(200, 2, 0, b"\1")])], PROF_MARKS), ""),
 ]
 
@@ -5059,7 +5067,7 @@ def test_prof_names_are_not_kept_for_ever() -> None:
 def test_prof_many_switches_ahead() -> None:
     """A thread tells how many blocks come, though its context switches take more than is read at a time."""
     switches = [prof_switch(150, 160)] * 7000
-    data = prof_file(DESCRIPTORS, [ProfThread(7, b"", switches, [PLAIN] * 3)])
+    data = prof_file(DESCRIPTORS, [ProfThread(7, b"", switches, [PLAIN_BLOCK] * 3)])
     assert len(data) > 3 * 65536
     for file in io.BytesIO(data), Trickle(data, itertools.repeat(5000)):
         threads = [record for record in mf.ProfReader(file) if isinstance(record, mf.Thread)]
