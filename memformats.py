@@ -6204,6 +6204,209 @@ class ProfVerdict:
         return self._late
 
 
+# ==== 5.4 mb: time series and page maps of the Memory Dump application ================================
+#
+# A header of eight bytes and a body, which is one gzip member, or the raw bytes where bit 0 of the flags is clear.
+# The body is a row of sections: tables of strings (1), which later fields refer to by number, and lists of series (2)
+# with their points; a point may hold a snapshot of memory: types of pages, pages, and of each page a stream of runs.
+# All is little-endian, integers are varints.  Format text: "mb".
+
+MB_MAGIC = b"MEMD"
+MB_VERSION = 2  # errata 8: the application looks at it only to refuse 0 with a raw body
+MB_HEADER = Layout(
+    "header",
+    Field("magic", "4s"),
+    Field("version", "H"),
+    Field("flags", "H", "bit 0: the body is gzip"),  # errata 1, 2
+)
+MB_ID = Field("id", "16s", "a UUID in the order of its text; all zero is none")  # errata 5, 21
+MB_POINT = Layout(
+    "point",
+    Field("timestamp", "d", "microseconds since 1970"),
+    Field("value", "d", "bytes"),
+    Field("flags", "B", "1 meta, 2 name, 4 pointId"),  # erratum 4
+)
+MB_SECTIONS = {1: "string table", 2: "data series"}
+_MB_STRINGS, _MB_SERIES = MB_SECTIONS
+_MB_GZIP = 1  # bit of the header's flags
+_MB_META, _MB_NAME, _MB_POINT_ID = 1, 2, 4  # bits of a point's flags; on disk the meta comes last
+_MB_ABSENT = struct.pack("<f", -1.0)  # the occupancy of a page that has none
+_MB_UNIT = 8  # bytes of a page that a unit of a run stands for
+_MB_NO_ID = bytes(16)
+
+# What can be wrong, and how bad it is.  Only an id that is no UUID is stepped over.
+MB_RULES: Rules = {
+    **_COMMON_RULES,
+    "not a Memory Dump file": ("fault", "bad-magic"),
+    "version 0 with a raw body": ("fault", "unsupported-version"),
+    "not a UUID": ("fault", "bad-value"),  # erratum 21
+    "a gzip body, though bit 0 of flags is clear": ("deviation", "bad-value"),  # erratum 1
+    "the last string goes past the end": ("deviation", "bad-size"),  # mb 1.3
+    "no such string": ("deviation", "bad-reference"),
+    "the last number goes on past the end of the stream": ("deviation", "bad-size"),  # mb 2
+    "unknown section": ("deviation", "trailing-data"),  # mb 1.2
+    "newer version": ("note", "unsupported-version"),
+    "unknown bits are set": ("note", "bad-value"),
+    "neither 0 nor 1": ("note", "bad-value"),
+    "not UTF-8": ("note", "bad-utf8"),
+}
+
+
+class MbHeader(NamedTuple):
+    """The header (mb 1): ``compressed`` tells whether the body is gzip, as bit 0 of ``flags`` should (erratum 1)."""
+
+    version: int = MB_VERSION
+    flags: int = _MB_GZIP
+    compressed: bool = True
+
+
+class Series(NamedTuple):
+    """A series (mb 1.4); ``point_count`` points follow.
+
+    ``id`` are the 16 bytes of a UUID, all zero for none; ``uuid`` is its text.  ``color`` is a text of CSS.
+    """
+
+    id: bytes = _MB_NO_ID
+    name: str = ""
+    color: str = "#000000"
+    visible: bool = True
+    point_count: int = 0
+    raw: Raw = b""
+
+    @property
+    def uuid(self) -> str:
+        """The id as text, "" for none."""
+        return _mb_uuid(self.id)
+
+
+class Page(NamedTuple):
+    """A page of a snapshot (mb 1.6): ``size`` in bytes, ``occupancy`` the used share or None.
+
+    ``run_stream`` is as stored and is decoded by ``runs``, ``free_ranges`` and ``bitmap`` (mb 2), each time anew.
+    ``borrowed`` are the bytes after the stream which the application takes for the end of its last number.
+    """
+
+    size: int
+    occupancy: Optional[float] = None
+    run_stream: bytes = b""
+    borrowed: bytes = b""
+
+    @property
+    def runs(self) -> Tuple[int, ...]:
+        """The lengths of the runs, alternately occupied and free, in units of 8 bytes.
+
+        Raises FormatError where the last number has no end, or one has more than 64 bytes.
+        """
+        return _mb_runs(self.run_stream + self.borrowed)
+
+    @property
+    def free_ranges(self) -> List[Tuple[int, int]]:
+        """The free ranges in bytes, start and end, as the application lists them: neither merged nor clamped."""
+        return mb_free_ranges(self.runs)
+
+    def bitmap(self, max_bytes: int = 1 << 24) -> bytes:
+        """A bit for each 8 bytes of the page, the lowest of a byte first, 1 for occupied; units past the page are cut.
+
+        Raises FormatError (``limit``) where that takes more than ``max_bytes``.
+        """
+        return _mb_bitmap(self.runs, -(-self.size // _MB_UNIT), max_bytes)
+
+
+class PageType(NamedTuple):
+    """A type of pages in a snapshot (mb 1.6); ``uniform_page_size`` is 0 where pages have sizes of their own."""
+
+    name: str = ""
+    uniform_page_size: int = 0
+    pages: Tuple[Page, ...] = ()
+
+
+class Point(NamedTuple):
+    """A point of the series before it (mb 1.5): ``timestamp`` in microseconds since 1970, ``value`` in bytes.
+
+    What the file lacks is None, and ``b""`` of ``point_id``, the 16 bytes of a UUID (all zero for none).  ``has_meta``
+    tells the meta {} from none; ``page_types`` is None where there is no snapshot of memory.
+    """
+
+    timestamp: float
+    value: float
+    name: Optional[str] = None
+    point_id: bytes = b""
+    has_meta: bool = False
+    event: Optional[str] = None
+    page_types: Optional[Tuple[PageType, ...]] = None
+    raw: Raw = b""
+
+    @property
+    def uuid(self) -> str:
+        """The id as text, "" for none."""
+        return _mb_uuid(self.point_id)
+
+
+MbRecord = Union[Series, Point]
+
+
+def _mb_uuid(id: bytes) -> str:
+    text = id.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if any(id) else ""
+
+
+def _mb_is_uuid(id: bytes) -> bool:
+    """Whether the application takes these 16 bytes for a UUID (mb 1.5)."""
+    return (0x10 <= id[6] < 0x90 and 0x80 <= id[8] < 0xC0) or id == _MB_NO_ID or id == b"\xff" * 16
+
+
+# ---- mb: run streams
+
+
+def _mb_runs(stream: bytes) -> Tuple[int, ...]:
+    """The numbers of a run stream."""
+    if stream.isascii():
+        return tuple(stream)
+    runs = []
+    add = runs.append
+    value = shift = 0
+    for byte in stream:
+        if byte >= 0x80:
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if shift > 7 * (_VARINT_LIMIT - 1):
+                raise _error("mb", "limit", 0, "run_stream", "varint of more than 64 bytes", "stream")
+        elif shift:
+            add(value | byte << shift)
+            value = shift = 0
+        else:
+            add(byte)
+    if shift:
+        raise _error("mb", "truncated", len(stream), "run_stream", "truncated varint", "stream")
+    return tuple(runs)
+
+
+def mb_free_ranges(runs: Sequence[int]) -> List[Tuple[int, int]]:
+    """The free ranges that runs of units, occupied first, stand for, in bytes (mb 2).
+
+    >>> mb_free_ranges((128, 256, 128))
+    [(1024, 3072)]
+    """
+    ranges = []
+    at = 0
+    for place in range(1, len(runs), 2):
+        start = at + runs[place - 1] * _MB_UNIT
+        at = start + runs[place] * _MB_UNIT
+        ranges.append((start, at))
+    return ranges
+
+
+def _mb_bitmap(runs: Sequence[int], units: int, max_bytes: int) -> bytes:
+    if units > 8 * max_bytes:
+        raise _error("mb", "limit", 0, "run_stream", f"a bitmap of more than {max_bytes} bytes", "stream")
+    bits = (1 << units) - 1
+    for start, end in mb_free_ranges(runs):
+        first, last = start // _MB_UNIT, min(end // _MB_UNIT, units)
+        if first < last:
+            bits &= ~((1 << last) - (1 << first))
+    return bits.to_bytes((units + 7) // 8, "little")
+
+
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
 
 
