@@ -352,7 +352,8 @@ class Layout:
         raise ValueError(f"{have} bytes are all of {self.name}")
 
 
-_CODE_TYPES = {"B": "u8", "H": "u16", "I": "u32", "Q": "u64", "b": "i8", "h": "i16", "i": "i32", "q": "i64", "d": "f64"}
+_CODE_TYPES = {"B": "u8", "H": "u16", "I": "u32", "Q": "u64", "b": "i8", "h": "i16", "i": "i32", "q": "i64"}
+_CODE_TYPES.update({"f": "f32", "d": "f64"})
 
 
 class Span(NamedTuple):
@@ -378,7 +379,9 @@ class _Walk:
     def __init__(self, format: str, rules: Rules, data: bytes, *, recover: bool) -> None:
         self.format = format
         self.rules = rules
-        self.data = data
+        self.file = data
+        self.body = b""  # what is unpacked of the file, if its format has such a body
+        self.data = data  # of the two, what ``offset`` counts in
         self.recover = recover
         self.order = "<"  # of all numbers
         self.space = "file"
@@ -400,6 +403,12 @@ class _Walk:
         """``with walk.record("events"):`` makes paths inside start with ``events[i].``, i counted from 0."""
         index = self._indexes[name] = self._indexes.get(name, -1) + 1
         return _WalkRecord(self, f"{self._prefix}{name}[{index}].")
+
+    def enter_body(self, body: bytes) -> None:
+        """Go on at the start of what has been unpacked; the file has been explained to its end."""
+        self.body = self.data = body
+        self.space = "body"
+        self.offset = 0
 
     def fault(self, rule: str, offset: int, name: str, detail: str = "") -> FormatError:
         reason = _sentence(rule, detail)
@@ -8038,8 +8047,9 @@ def _run_explain(options: _Options) -> int:
                 yield span
 
     with _Output(options) as output:
-        for line in hex_lines(walk.data, wanted()):
-            output.line(line)
+        for span in wanted():
+            for line in hex_lines(walk.file, (span,), walk.body):
+                output.line(line)
     if not found:
         raise _UsageError(f"{options.file}: no such field")
     if walk.error is not None:
