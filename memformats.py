@@ -879,18 +879,21 @@ GZIP_HEADER = Layout(
 )
 GZIP_TRAILER = Layout("gzip trailer", Field("crc32", "I"), Field("isize", "I", "bytes unpacked, modulo 2^32"))
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_AFTER = ("bytes after the member", "a second member")
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _GZIP_RESERVED = 2, 4, 8, 16, 0xE0
 
 
 class _Gunzip:
     """The uncompressed bytes of a gzip stream of one or more members (RFC 1952); faults are FormatErrors.
 
-    All that can be unpacked comes before the fault.  NUL bytes after a member are padding.
+    All that can be unpacked comes before the fault.  NUL bytes after a member are padding.  ``inside`` names the
+    format of which it is the body: then there is one member, and nothing after it.
     """
 
-    def __init__(self, source: _Source, max_bytes: int) -> None:
+    def __init__(self, source: _Source, max_bytes: int, inside: str = "") -> None:
         self._source = source
         self._left = max_bytes
+        self._inside = inside
         self._member = -1
         self._inflater: Any = None
         self._data_offset = 0
@@ -938,14 +941,18 @@ class _Gunzip:
 
     def _start_member(self) -> bool:
         """Take the header of the next member; False at the end."""
-        while self._member >= 0 and self._source.peek(1) == b"\0":
+        while self._member >= 0 and self._source.peek(1) == b"\0" and not self._inside:
             ahead = self._source.peek(_CHUNK)
             self._source.read(len(ahead) - len(ahead.lstrip(b"\0")))
-        if not self._source.peek(1):
-            return False
-        self._member += 1
         offset = self._source.position
-        if self._source.peek(2) != _GZIP_MAGIC:
+        if not self._source.peek(1) and (self._member >= 0 or not self._inside):
+            if self._inside and self._source.error is not None:
+                raise self._source.error
+            return False
+        if self._member >= 0 and self._inside:
+            raise self._error("trailing-data", offset, "after", _GZIP_AFTER[self._source.peek(2) == _GZIP_MAGIC])
+        self._member += 1
+        if self._source.peek(2) != _GZIP_MAGIC and not self._inside:
             raise self._error("trailing-data", offset, "magic", "not another gzip member")
         _, method, flags, _, _, _ = self._take(GZIP_HEADER)
         if method != 8:
@@ -992,7 +999,10 @@ class _Gunzip:
         self._source.close()
 
     def _error(self, code: str, offset: int, name: str, reason: str) -> FormatError:
-        return _error("gzip", code, offset, f"members[{self._member}].{name}", reason)
+        if not self._inside:
+            return _error("gzip", code, offset, f"members[{self._member}].{name}", reason)
+        error = _error(self._inside, code, offset, f"gzip.{name}", reason)
+        return self._source.error or error if code == "truncated" else error
 
 
 def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
@@ -1013,11 +1023,88 @@ def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
     return b"".join(pieces)
 
 
+def _explain_member(walk: _Walk) -> Optional[FormatError]:
+    """The rest of the file as one gzip member, after which the walk goes on in the body.
+
+    Raises FormatError for a member without data; what is wrong with the data and after it is returned, since the body
+    as far as it goes is to be explained first.
+    """
+
+    def wrong(code: str, offset: int, name: str, reason: str) -> FormatError:
+        return _error(walk.format, code, offset, f"gzip.{name}", reason)
+
+    header = walk.layout(GZIP_HEADER, "gzip.")
+    if header["method"] != 8:
+        raise wrong("bad-compression", walk.offset - 8, "method", f"not deflate: {header['method']}")
+    flags = header["flags"]
+    if flags & _GZIP_RESERVED:
+        raise wrong("bad-compression", walk.offset - 7, "flags", f"reserved bits are set: 0x{flags:02x}")
+    parts = [(_FEXTRA, "extra"), (_FNAME, "name"), (_FCOMMENT, "comment"), (_FHCRC, "header_crc")]
+    for name in [name for flag, name in parts if flags & flag]:
+        size = 2
+        if name == "extra":
+            size += int.from_bytes(walk.data[walk.offset : walk.offset + 2], "little")
+        elif name != "header_crc":
+            size = (walk.data.find(b"\0", walk.offset) + 1 or len(walk.data) + 1) - walk.offset
+        if walk.offset + size > len(walk.data):
+            offset = walk.offset + 2 * (name == "extra" and walk.offset + 2 <= len(walk.data))
+            raise wrong("truncated", offset, name, "the file ends inside this field")
+        walk.take(f"gzip.{name}", size, "bytes")
+    start = walk.offset
+    inflater = _zlib.decompressobj(-15)
+    error = None
+    try:
+        body = inflater.decompress(walk.data[start:], DEFAULT_MAX_BYTES + 1)
+    except _zlib.error as fault:
+        error = wrong("bad-compression", start, "data", str(fault).rpartition(": ")[2])
+        body = _inflate_up_to_fault(_zlib.decompressobj(-15), walk.data[start:], DEFAULT_MAX_BYTES)
+    left = len(inflater.unused_data)
+    if len(walk.data) > start:
+        walk.take("gzip.data", len(walk.data) - start - left, "deflate")
+        walk.revalue(None, f"{len(body)} bytes of body")
+    if len(body) > DEFAULT_MAX_BYTES:
+        error = wrong("limit", start, "data", "unpacks to more than max_bytes")
+    elif inflater.eof:
+        error = _explain_trailer(walk, wrong, body)
+    elif error is None:
+        error = wrong("truncated", start, "data", "the file ends inside this field")
+    walk.enter_body(body)
+    return error
+
+
+def _explain_trailer(
+    walk: _Walk, wrong: Callable[[str, int, str, str], FormatError], body: bytes
+) -> Optional[FormatError]:
+    """What stands after the data of a gzip member, and the first thing that is wrong with it."""
+    start = walk.offset
+    have = len(walk.data) - start
+    if have < 8:
+        place, name, detail = GZIP_TRAILER.cut(have)
+        if have:
+            walk.take("gzip.trailer", have, "bytes")
+        return wrong("truncated", start + place, name, f"the file ends inside this field: {detail}")
+    trailer = walk.layout(GZIP_TRAILER, "gzip.")
+    if have > 8:
+        walk.take("gzip.after", have - 8, "bytes")
+    crc = _zlib.crc32(body)
+    if trailer["crc32"] != crc:
+        reason = f"0x{trailer['crc32']:08x}, but the data has 0x{crc:08x}"
+        return wrong("bad-compression", start, "crc32", reason)
+    if trailer["isize"] != len(body) & 0xFFFFFFFF:
+        reason = f"{trailer['isize']}, but the data has {len(body)} bytes"
+        return wrong("bad-compression", start + 4, "isize", reason)
+    if have > 8:
+        second = walk.data[start + 8 : start + 10] == _GZIP_MAGIC
+        return wrong("trailing-data", start + 8, "after", _GZIP_AFTER[second])
+    return None
+
+
 class _Fields:
     """Reads fields exactly, one by one, with every check: the slow path of the Readers.
 
     ``data`` stands at ``base`` in the file, ``at`` is where in ``data`` the next field starts, and all paths start with
-    ``where``.  ``canonical`` turns False when a field is not in the form that a writer would give it.
+    ``where``.  ``canonical`` turns False when a field is not in the form that a writer would give it.  What ``data``
+    lacks comes from the ``source``, if there is one.
     """
 
     def __init__(
@@ -1029,7 +1116,9 @@ class _Fields:
         *,
         at: int = 0,
         byte_order: str = "little",
+        source: Optional[_Source] = None,
     ) -> None:
+        self._source = source
         self.at = at
         self.where = where
         self.canonical = True
@@ -1046,8 +1135,26 @@ class _Fields:
         """Count a deviation or note of the field at ``at``."""
         self._problems.add(rule, self._base + at, self.where + name, detail)
 
+    def have(self, size: int) -> bool:
+        """Whether there are ``size`` more bytes; they are in ``data`` then."""
+        while self._source is not None and self.at + size > len(self.data):
+            # As much again as there is, so that a long record takes linear time.
+            waiting = len(self.data) - self.at
+            piece = self._source.chunk() if waiting < _CHUNK else self._source.read(waiting)
+            if not piece:
+                break
+            self.data += piece
+        return self.at + size <= len(self.data)
+
+    def drop(self) -> None:
+        """Forget the bytes before the next field."""
+        self._base += self.at
+        self.data = self.data[self.at :]
+        self.at = 0
+
     def take(self, name: str, size: int) -> bytes:
         """``size`` bytes as one field."""
+        self.have(size)
         piece = self.data[self.at : self.at + size]
         if len(piece) < size:
             raise self.fault("the file ends inside this field", name, f"{len(piece)} of {size} bytes")
@@ -1064,9 +1171,8 @@ class _Fields:
 
     def layout(self, layout: Layout, prefix: str = "") -> Tuple[Any, ...]:
         """Every field of a Layout."""
-        have = len(self.data) - self.at
-        if have < layout.size:
-            place, name, detail = layout.cut(have)
+        if not self.have(layout.size):
+            place, name, detail = layout.cut(len(self.data) - self.at)
             raise self.fault("the file ends inside this field", prefix + name, detail, place=place)
         self.at += layout.size
         return layout.form(self._byte_order).unpack_from(self.data, self.at - layout.size)
@@ -1074,6 +1180,7 @@ class _Fields:
     def uvarint(self, name: str) -> int:
         """An unsigned LEB128 number of up to 64 bytes."""
         start = self.at
+        self.have(_VARINT_LIMIT)
         try:
             value, self.at = decode_varint(self.data, start)
         except IndexError:
@@ -1236,6 +1343,7 @@ class Reader(Generic[H, R]):
         if strict and recover:
             raise ValueError("strict refuses what recover steps over: give one of them")
         self._problems = _Problems(self.format, self.rules, strict=strict, recover=recover)
+        self._max_bytes = max_bytes
         self._ended = self._torn = False
         self._error: Optional[FormatError] = None
         self._left = b""
@@ -6240,14 +6348,16 @@ _MB_STRINGS, _MB_SERIES = MB_SECTIONS
 _MB_GZIP = 1  # bit of the header's flags
 _MB_META, _MB_NAME, _MB_POINT_ID = 1, 2, 4  # bits of a point's flags; on disk the meta comes last
 _MB_ABSENT = struct.pack("<f", -1.0)  # the occupancy of a page that has none
-_MB_UNIT = 8  # bytes of a page that a unit of a run stands for
+_MB_UNIT = 8  # bytes of a page that one of a run stands for
 _MB_NO_ID = bytes(16)
 
-# What can be wrong, and how bad it is.  Only an id that is no UUID is stepped over.
+# What can be wrong, and how bad it is.  Stepped over are the version, a body that is raw against the flags, and ids
+# that are no UUIDs; of gzip itself the codes are bad-compression, truncated, trailing-data and limit.
 MB_RULES: Rules = {
     **_COMMON_RULES,
     "not a Memory Dump file": ("fault", "bad-magic"),
     "version 0 with a raw body": ("fault", "unsupported-version"),
+    "the body is not gzip": ("fault", "bad-compression"),
     "not a UUID": ("fault", "bad-value"),  # erratum 21
     "a gzip body, though bit 0 of flags is clear": ("deviation", "bad-value"),  # erratum 1
     "the last string goes past the end": ("deviation", "bad-size"),  # mb 1.3
@@ -6361,7 +6471,7 @@ def _mb_uuid(id: bytes) -> str:
 
 def _mb_is_uuid(id: bytes) -> bool:
     """Whether the application takes these 16 bytes for a UUID (mb 1.5)."""
-    return (0x10 <= id[6] < 0x90 and 0x80 <= id[8] < 0xC0) or id == _MB_NO_ID or id == b"\xff" * 16
+    return (0x10 <= id[6] < 0x90 and 0x80 <= id[8] < 0xC0) or id in (_MB_NO_ID, b"\xff" * 16)
 
 
 # ---- mb: run streams
@@ -6371,7 +6481,7 @@ def _mb_runs(stream: bytes) -> Tuple[int, ...]:
     """The numbers of a run stream."""
     if stream.isascii():
         return tuple(stream)
-    runs = []
+    runs: List[int] = []
     add = runs.append
     value = shift = 0
     for byte in stream:
@@ -6397,23 +6507,25 @@ def mb_free_ranges(runs: Sequence[int]) -> List[Tuple[int, int]]:
     [(1024, 3072)]
     """
     ranges = []
+    add = ranges.append
     at = 0
-    for place in range(1, len(runs), 2):
-        start = at + runs[place - 1] * _MB_UNIT
-        at = start + runs[place] * _MB_UNIT
-        ranges.append((start, at))
+    for occupied, free in zip(runs[::2], runs[1::2]):
+        start = at + 8 * occupied
+        at = start + 8 * free
+        add((start, at))
     return ranges
 
 
 def _mb_bitmap(runs: Sequence[int], units: int, max_bytes: int) -> bytes:
     if units > 8 * max_bytes:
         raise _error("mb", "limit", 0, "run_stream", f"a bitmap of more than {max_bytes} bytes", "stream")
-    bits = (1 << units) - 1
-    for start, end in mb_free_ranges(runs):
-        first, last = start // _MB_UNIT, min(end // _MB_UNIT, units)
-        if first < last:
-            bits &= ~((1 << last) - (1 << first))
-    return bits.to_bytes((units + 7) // 8, "little")
+    pieces = []
+    left = units
+    for place, run in enumerate(runs):
+        pieces.append(b"10"[place % 2 : place % 2 + 1] * min(run, left))
+        left -= min(run, left)
+    digits = b"".join([*pieces, b"1" * left])[::-1]
+    return int(digits or b"0", 2).to_bytes((units + 7) // 8, "little")
 
 
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
