@@ -60,6 +60,7 @@ from typing import (
     IO,
     Any,
     Callable,
+    Container,
     Dict,
     FrozenSet,
     Generic,
@@ -115,6 +116,9 @@ __all__ = [
     "LogSite",
     "Marker",
     "MbHeader",
+    "MbJsonHeader",
+    "MbJsonReader",
+    "MbJsonWriter",
     "MbReader",
     "MbRecord",
     "MbWriter",
@@ -604,6 +608,11 @@ _VARINT_LIMIT = 64  # bytes; the longest that any of the formats' real programs 
 _DIGITS = 135  # of the largest number that such a varint holds
 _U64_MAX = (1 << 64) - 1
 _INFINITY = float("inf")
+_JSON_DEPTH = 200  # levels of nesting
+_JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
+_JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
+_JSON_WORDS = {b"null": None, b"true": True, b"false": False}
+_JSON_NUMERIC = frozenset(bytes((byte,)) for byte in b"+-.0123456789Ee")
 _CHUNK = 65536
 
 
@@ -683,6 +692,162 @@ def _json_start(prefix: bytes) -> Optional[str]:
     return "" if start + text[:1] in ("[]", "{}") else None
 
 
+class _JsonCursor:
+    """Takes a JSON text (RFC 8259) apart piece by piece, at exact offsets; slow.
+
+    ``at`` is the offset of the next byte of ``data``, which is UTF-8.  ``fault`` makes the exception of a rule, an
+    offset and a path.  Paths are those of the values; a key that is not among ``names`` adds nothing to them.
+    """
+
+    def __init__(self, data: bytes, fault: Callable[[str, int, str], FormatError], names: Container[str]) -> None:
+        self.data = data
+        self.at = 0
+        self._fault = fault
+        self._names = names
+
+    def peek(self) -> bytes:
+        """The next byte that is no blank, which this moves to; none at the end."""
+        while self.data[self.at : self.at + 1] in (b" ", b"\n", b"\r", b"\t"):
+            self.at += 1
+        return self.data[self.at : self.at + 1]
+
+    def take(self, wanted: bytes, path: str) -> bytes:
+        """The next byte that is no blank, which has to be one of those."""
+        byte = self.peek()
+        if not byte:
+            raise self._end(self.at, path)
+        if byte not in wanted:
+            raise self._fault("not JSON", self.at, path)
+        self.at += 1
+        return byte
+
+    def members(self, path: str) -> Iterator[Tuple[str, int]]:
+        """Enter an object: gives each key and its offset, and then stands before the value, to be taken."""
+        self.take(b"{", path)
+        if self.peek() == b"}":
+            self.at += 1
+            return
+        while True:
+            self.take(b'"', path)
+            start = self.at - 1
+            key = self._string(path)
+            self.take(b":", path)
+            yield key, start
+            if self.take(b",}", path) == b"}":
+                return
+
+    def items(self, path: str) -> Iterator[str]:
+        """Enter an array: gives the path of each item, which is then to be taken."""
+        self.take(b"[", path)
+        if self.peek() == b"]":
+            self.at += 1
+            return
+        number = 0
+        while True:
+            yield f"{path}[{number}]"
+            if self.take(b",]", path) == b"]":
+                return
+            number += 1
+
+    def inner(self, path: str, key: str) -> str:
+        """The path of an object's value."""
+        return f"{path}.{key}" if key in self._names else path
+
+    def value(self, path: str, depth: int = 0) -> Any:
+        """Any value; numbers are floats, of equal keys the last counts, as in JavaScript."""
+        byte = self.peek()
+        if byte in (b"{", b"[") and depth >= _JSON_DEPTH:
+            raise self._fault("nested too deeply", self.at, path)
+        if byte == b"{":
+            made = {}
+            for key, _ in self.members(path):
+                made[key] = self.value(self.inner(path, key), depth + 1)
+            return made
+        if byte == b"[":
+            items = []
+            for inner in self.items(path):
+                items.append(self.value(inner, depth + 1))  # noqa: PERF401 - a frame less for each level
+            return items
+        start = self.at
+        if byte == b'"':
+            self.at += 1
+            return self._string(path)
+        for word in _JSON_WORDS:
+            if byte and word.startswith(byte):
+                return self._word(word, path)
+        while self.data[self.at : self.at + 1] in _JSON_NUMERIC:
+            self.at += 1
+        digits = self.data[start : self.at]
+        if _is_json_number(digits):
+            return float(digits)
+        cut = self.at == len(self.data) and _is_json_number(digits + b"0")
+        self.at = start
+        raise self._end(start, path) if cut or not byte else self._fault("not JSON", start, path)
+
+    def _word(self, word: bytes, path: str) -> Optional[bool]:
+        piece = self.data[self.at : self.at + len(word)]
+        if piece != word:
+            whole = self.at + len(piece) < len(self.data) or not word.startswith(piece)
+            raise self._fault("not JSON", self.at, path) if whole else self._end(self.at, path)
+        self.at += len(word)
+        return _JSON_WORDS[word]
+
+    def _string(self, path: str) -> str:
+        """The text behind a quote, up to the next."""
+        start = self.at
+        pieces = []
+        while True:
+            end = self.at
+            while self.data[end : end + 1] not in _JSON_STOPS:
+                end += 1
+            pieces.append(self.data[self.at : end].decode())
+            self.at = end
+            stop = self.data[end : end + 1]
+            if stop == b'"':
+                self.at += 1
+                text = "".join(pieces)
+                return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+            if not stop:
+                raise self._end(start - 1, path)
+            pieces.append(self._escape(start - 1, path))
+
+    def _escape(self, start: int, path: str) -> str:
+        """What a backslash and the characters behind it stand for; ``start`` is that of the string."""
+        mark = self.data[self.at + 1 : self.at + 2]
+        if self.data[self.at] == 0x5C and mark in _JSON_ESCAPES:
+            self.at += 2
+            return _JSON_ESCAPES[mark]
+        digits = self.data[self.at + 2 : self.at + 6]
+        good = (
+            self.data[self.at] == 0x5C
+            and mark in (b"u", b"")
+            and all(byte in b"0123456789abcdefABCDEF" for byte in digits)
+        )
+        if not good or (len(digits) < 4 and self.at + 2 + len(digits) < len(self.data)):
+            raise self._fault("not JSON", self.at, path)
+        if len(digits) < 4:
+            raise self._end(start, path)
+        self.at += 6
+        return chr(int(digits, 16))
+
+    def _end(self, at: int, path: str) -> FormatError:
+        return self._fault("the file ends inside this field", at, path)
+
+
+def _is_json_number(digits: bytes) -> bool:
+    """Whether a number of JSON is written so; of bytes that occur in numbers.
+
+    >>> _is_json_number(b"-0.5e+3"), _is_json_number(b"01"), _is_json_number(b".5")
+    (True, False, False)
+    """
+    mantissa, e, exponent = digits.lower().partition(b"e")
+    whole, point, fraction = mantissa.partition(b".")
+    whole = whole[1:] if whole[:1] == b"-" else whole
+    exponent = exponent[1:] if exponent[:1] in (b"+", b"-") else exponent
+    good = whole.isdigit() and (whole[:1] != b"0" or whole == b"0")
+    return good and (fraction.isdigit() or not point) and (exponent.isdigit() or not e)
+
+
 def _decode_text(data: Union[bytes, bytearray]) -> str:
     """Text of a file: UTF-8, in which a byte that does not fit is a lone surrogate, so that any bytes survive."""
     try:
@@ -724,6 +889,52 @@ def _utc(time_us: int) -> str:
     """
     seconds, us = divmod(time_us, 1_000_000)
     return f"{_calendar(seconds)}.{us:06d}Z".replace(" ", "T")
+
+
+def _iso_us(text: str) -> Optional[int]:
+    """Microseconds since 1970 of a date or time of ISO 8601, without zone in UTC; None for any other text.
+
+    >>> _iso_us("2025-12-06T01:00:00.25+01:00"), _iso_us("2025-12-06"), _iso_us("yesterday")
+    (1764979200250000, 1764979200000000, None)
+    """
+    signed = text[:1] in ("+", "-")
+    year_text, rest = (text[1:7], text[7:]) if signed else (text[:4], text[4:])
+    date, mark, clock = rest.replace(" ", "T", 1).upper().partition("T")
+    zone = next((clock[at:] for at in range(len(clock)) if clock[at] in "Z+-"), "")
+    clock = clock[: len(clock) - len(zone)]
+    clock, point, fraction = clock.partition(".")
+    parts = [year_text, *date.split("-")[1:], *(clock.split(":") if mark else ())]
+    offset = zone[1:].replace(":", "", 1) if zone not in ("", "Z") else "0000"
+    sizes = [6 if signed else 4, *[2] * (len(parts) - 1)]
+    good = [len(part) == size and _is_digits(part) for part, size in zip([*parts, offset], [*sizes, 4])]
+    if (
+        not all(good)
+        or date[:1] not in ("", "-")
+        or date.count("-") > 2
+        or len(parts) - date.count("-") not in (1, 3, 4)
+    ):
+        return None
+    if (point and (not _is_digits(fraction) or len(parts) - date.count("-") < 4)) or (zone and not mark):
+        return None
+    month, day = [*map(int, parts[1 : 1 + date.count("-")]), 1, 1][:2]
+    hour, minute, second = [*map(int, parts[1 + date.count("-") :]), 0, 0, 0][:3]
+    year = -int(year_text) if text[:1] == "-" else int(year_text)
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if not 1 <= month <= 12 or not 1 <= day <= (31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]:
+        return None
+    if hour > 24 or minute > 59 or second > 59 or (hour == 24 and (minute or second)) or int(offset[2:]) > 59:
+        return None
+    year -= month < 3
+    era, in_era = divmod(year, 400)
+    in_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + day - 1
+    days = 146_097 * era + 365 * in_era + in_era // 4 - in_era // 100 + in_year - 719_468
+    ahead = (60 * int(offset[:2]) + int(offset[2:])) * (-1 if zone[:1] == "-" else 1)
+    seconds = 86_400 * days + 3600 * hour + 60 * (minute - ahead) + second
+    return 1_000_000 * seconds + int(fraction[:6].ljust(6, "0"))
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _unsigned(name: str, value: int, bits: int) -> int:
@@ -7488,6 +7699,870 @@ def _mb_parse_int(pair: str) -> int:
     return sign * value & 0xFF
 
 
+# ---- mb-json: the application's JSON
+#
+# An array of series, or one series (erratum 17); a series is an object whose ``data`` are points, a point an object
+# whose ``meta.memory.pageTypes`` are types of pages (mb 3).  A reader gives the records that the application would
+# write as .mb, but for times as text, which it loses (erratum 11).
+
+_MB_JSON_SERIES = frozenset(("id", "name", "visible", "color", "data"))
+_MB_JSON_POINT = frozenset(("timestamp", "value", "pointId", "name", "meta"))
+_MB_JSON_KEYS = {  # of what is inside a point, by the last name of the path
+    "meta": frozenset(("event", "memory")),
+    "memory": frozenset(("pageTypes",)),
+    "pageTypes": frozenset(("name", "uniformPageSize", "pages")),
+    "pages": frozenset(("size", "occupancy", "freeList", "bitmap")),
+}
+_MB_JSON_NAMES = _MB_JSON_SERIES.union(_MB_JSON_POINT, *_MB_JSON_KEYS.values())
+_MB_U32_MAX = (1 << 32) - 1
+_NAN = float("nan")
+_MB_JSON_EXACT = float(1 << 53)  # the least integer that a double does not tell from the next
+_MB_JSON_BOM = "\ufeff"
+_MB_JSON_FIRST = frozenset(("", *_MB_JSON_SERIES, *_MB_JSON_POINT, "series", "points"))  # keys that may stand first
+_MB_JSON_BLANKS = (" ", "\n", "\r", "\t")
+
+# What can be wrong, and how bad it is.  Faults of values that have another meaning without them are stepped over:
+# those of names, pages and bitmaps.  Problems inside a point have its offset.
+MB_JSON_RULES: Rules = {
+    **_COMMON_RULES,
+    "not UTF-8": ("fault", "bad-utf8"),
+    "not JSON": ("fault", "bad-json"),
+    "nested too deeply": ("fault", "limit"),
+    "bytes after the text": ("fault", "trailing-data"),
+    "neither an array nor an object": ("fault", "bad-value"),
+    "JSON of the program before 2.0": ("fault", "unsupported-version"),  # mb 3.2
+    "a series is no object": ("fault", "bad-value"),
+    "a series without an array data": ("fault", "bad-value"),
+    "a point is no object": ("fault", "bad-value"),
+    "a series without a name": ("fault", "bad-value"),
+    "not a list of types of pages": ("fault", "bad-value"),
+    "a type of pages without an array pages": ("fault", "bad-value"),
+    "a page is no object": ("fault", "bad-value"),
+    "the bitmap ends inside a number": ("fault", "bad-varint"),  # erratum 9
+    "a second data": ("deviation", "bad-value"),
+    "not of its type": ("deviation", "bad-value"),
+    "not a UUID": ("deviation", "bad-value"),  # erratum 21
+    "not a time": ("deviation", "bad-value"),
+    "not a size": ("deviation", "bad-value"),
+    "not hexadecimal": ("deviation", "bad-value"),
+    "not a range": ("deviation", "bad-value"),
+    "the last number of the bitmap is left out": ("deviation", "bad-varint"),
+    "a run that the application does not write as itself": ("deviation", "bad-value"),  # mb 1.7
+    "null for a number": ("note", "bad-value"),  # as JavaScript writes what JSON lacks
+    "a time as text": ("note", "lossy"),  # erratum 11
+    "unknown key": ("note", "lossy"),  # erratum 10
+    "size is not uniformPageSize": ("note", "bad-size"),  # erratum 18
+}
+
+
+def _is_mb_json(prefix: bytes) -> bool:
+    """Whether a file that starts so is the application's JSON: by its first key, or by that of the points."""
+    key = _json_start(prefix)
+    known = key in _MB_JSON_FIRST or (key not in ("format", "ptr") and b'"data"' in prefix)
+    return key is not None and known
+
+
+def _mb_json_valid(data: bytes) -> Tuple[Optional[int], bool]:
+    """Where bytes begin that are not UTF-8, and whether those are only the start of a character; None if all are."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start, error.reason == "unexpected end of data"
+    return None, False
+
+
+class MbJsonHeader(NamedTuple):
+    """How the text begins: with a byte order mark or not; ``single``: with one series instead of an array of them."""
+
+    bom: bool = False
+    single: bool = False
+
+
+# ---- mb-json: explain
+
+
+def _explain_mb_json(walk: _Walk) -> Iterator[None]:
+    """The format text (mb 3.1, 3.2); members are spans, what stands between them is too."""
+    valid, cut = _mb_json_valid(walk.data)
+
+    def fault(rule: str, offset: int, path: str) -> FormatError:
+        if rule == "the file ends inside this field" and valid is not None and not cut:
+            rule, offset = "not UTF-8", valid
+        return walk.fault(rule, offset, path)
+
+    text = _JsonCursor(walk.data[:valid], fault, _MB_JSON_NAMES)
+    bom = walk.data.startswith(b"\xef\xbb\xbf")
+    if bom:
+        walk.take("bom", 3, "bytes")
+        text.at = 3
+    first = text.peek()
+    if first not in (b"[", b"{"):
+        rule = "neither an array nor an object" if first else "the file ends inside this field"
+        raise fault(rule, text.at, "")
+    if first == b"{":
+        yield from _explain_mb_json_series(walk, text, "series[0]", single=True)
+    else:
+        for path in text.items("series"):
+            yield from _explain_mb_json_series(walk, text, path, single=False)
+    if text.peek():
+        raise fault("bytes after the text", text.at, "")
+    if valid is not None:
+        raise fault("not UTF-8", valid, "")
+    _explain_mb_json_gap(walk, text.at)
+
+
+def _explain_mb_json_gap(walk: _Walk, end: int) -> None:
+    """Blanks and marks before the next member."""
+    if walk.offset < end:
+        walk.take("", end - walk.offset, "json")
+
+
+def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, key: str, depth: int) -> Any:
+    """The value of a key, in one span with it."""
+    value = text.value(text.inner(path, key), depth)
+    walk.take(text.inner(path, key), text.at - walk.offset, "json")
+    if not isinstance(value, (dict, list)):
+        whole = type(value) is float and abs(value) < _MB_JSON_EXACT and value.is_integer()
+        walk.revalue(int(value) if whole else value)
+    if key not in _MB_JSON_NAMES:
+        walk.problem("unknown key")
+    return value
+
+
+def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single: bool) -> Iterator[None]:
+    begin = text.at
+    if text.peek() != b"{":
+        begin = text.at
+        text.value(path)
+        raise walk.fault("a series is no object", begin, path)
+    begin = text.at
+    seen = False
+    name: Any = None
+    for key, start in text.members(path):
+        yield
+        _explain_mb_json_gap(walk, start)
+        array = text.peek() == b"["
+        if single and not seen and array and key in ("series", "points"):
+            raise walk.fault("JSON of the program before 2.0", start, path)
+        if key == "data" and array and not seen:
+            seen = True
+            walk.take(f"{path}.data", text.at + 1 - walk.offset, "json")
+            for inner in text.items(f"{path}.data"):
+                yield
+                _explain_mb_json_point(walk, text, inner)
+            continue
+        value = _explain_mb_json_value(walk, text, path, key, 1)
+        if key == "name":
+            name = value
+        if key == "data":
+            if not seen:
+                raise walk.fault("a series without an array data", start, path)
+            walk.problem("a second data")
+    if not seen:
+        raise walk.fault("a series without an array data", begin, path)
+    if type(name) is not str:
+        walk.annotate(walk.skip(walk.fault("a series without a name", begin, path)))
+
+
+def _explain_mb_json_point(walk: _Walk, text: _JsonCursor, path: str) -> None:
+    byte = text.peek()
+    begin = text.at
+    if byte != b"{":
+        value = text.value(path)
+        old = type(value) is list
+        raise walk.fault("JSON of the program before 2.0" if old else "a point is no object", begin, path)
+    point = _explain_mb_json_object(walk, text, path, "data", 0)
+    if "x" in point and "y" in point and "timestamp" not in point:
+        raise walk.fault("JSON of the program before 2.0", begin, path)
+    for rule, where in _mb_json_faults(point, path):
+        walk.annotate(walk.skip(walk.fault(rule, begin, where)))
+    _explain_mb_json_gap(walk, text.at - 1)
+    walk.take(path, 1, "json")
+
+
+_MB_JSON_INSIDE = {"data": "meta", "meta": "memory", "memory": "pageTypes", "pageTypes": "pages"}
+
+
+def _explain_mb_json_object(walk: _Walk, text: _JsonCursor, path: str, kind: str, depth: int) -> Dict[str, Any]:
+    """An object of a point, or in one, its members one by one."""
+    made: Dict[str, Any] = {}
+    for key, start in text.members(path):
+        _explain_mb_json_gap(walk, start)
+        mark = text.peek()
+        inner = text.inner(path, key)
+        if key != _MB_JSON_INSIDE.get(kind) or mark != (b"[" if key.startswith("page") else b"{"):
+            made[key] = _explain_mb_json_value(walk, text, path, key, depth + 1)
+            continue
+        walk.take(inner, text.at + 1 - walk.offset, "json")
+        if mark == b"{":
+            made[key] = _explain_mb_json_object(walk, text, inner, key, depth + 1)
+            continue
+        made[key] = []
+        for item in text.items(inner):
+            if text.peek() == b"{":
+                made[key].append(_explain_mb_json_object(walk, text, item, key, depth + 2))
+                continue
+            _explain_mb_json_gap(walk, text.at)
+            made[key].append(text.value(item, depth + 2))
+            walk.take(item, text.at - walk.offset, "json")
+    return made
+
+
+def _mb_json_faults(point: Dict[str, Any], path: str) -> Iterator[Tuple[str, str]]:
+    """What the application stumbles over in the page types of a point, in order."""
+    meta = point.get("meta")
+    memory = meta.get("memory") if isinstance(meta, dict) else None
+    types = memory.get("pageTypes", []) if isinstance(memory, dict) else []
+    path += ".meta.memory.pageTypes"
+    if not isinstance(types, list):
+        yield "not a list of types of pages", path
+        return
+    for place, one in enumerate(types):
+        pages = one.get("pages") if isinstance(one, dict) else None
+        if not isinstance(pages, list):
+            yield "a type of pages without an array pages", f"{path}[{place}]"
+            continue
+        for number, page in enumerate(pages):
+            where = f"{path}[{place}].pages[{number}]"
+            if not isinstance(page, dict):
+                yield "a page is no object", where
+            elif isinstance(page.get("bitmap"), str) and "occupancy" not in page and "freeList" not in page:
+                stream = _mb_hex(page["bitmap"])
+                if stream[-1:] >= b"\x80":
+                    yield "the bitmap ends inside a number", f"{where}.bitmap"
+
+
+# ---- mb-json: Reader
+
+
+class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
+    """Reads the application's JSON, in file order: ``Series``, and its ``Point`` records.
+
+    A time is a number of microseconds, or text of ISO 8601, without zone in UTC; with ``like_upstream`` it and the
+    value are what JavaScript's ``Number`` makes of them, so text of ISO 8601 is NaN.  Pages get the run stream that the
+    application would write.  ``raw`` is a record's own text, back to the record before, where a writer's would differ:
+    there are unknown keys, the order of keys and blanks.  The text is kept in memory, since a series may have members
+    behind its points; records are made one at a time.
+    """
+
+    format = "mb-json"
+    rules = MB_JSON_RULES
+    _table_names = ("end",)
+
+    def __init__(
+        self,
+        file: ReadableFile,
+        *,
+        strict: bool = False,
+        recover: bool = False,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        like_upstream: bool = False,
+    ) -> None:
+        self._like_upstream = like_upstream
+        super().__init__(file, strict=strict, recover=recover, max_bytes=max_bytes)
+
+    def _read_start(self) -> None:
+        self._data = self._source.rest()
+        self._valid, self._cut = _mb_json_valid(self._data)
+        self._text = self._data[: self._valid].decode()
+        self._counted = (0, 0)  # a place in the text, and in the data
+        self._begin = 0  # of the record, for its problems
+        self._done = 0  # where the next record's own text begins
+        decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_mb_json_constant)
+        self._scan: Callable[[str, int], Tuple[Any, int]] = decoder.scan_once
+        bom = self._text.startswith(_MB_JSON_BOM)
+        self._at = int(bom)
+        mark = self._peek()
+        if mark not in ("[", "{"):
+            rule = "neither an array nor an object" if mark else "the file ends inside this field"
+            raise self._fault(rule, self._offset(self._at), "")
+        self.header = MbJsonHeader(bom, mark == "{")
+        self.end: Optional[str] = None
+
+    def _fault(self, rule: str, offset: int, path: str) -> FormatError:
+        if rule == "the file ends inside this field" and self._valid is not None and not self._cut:
+            rule, offset = "not UTF-8", self._valid
+        return self._problems.fault(rule, offset, path)
+
+    def _offset(self, at: int) -> int:
+        """The offset in the file of a place in the text."""
+        place, offset = self._counted if self._counted[0] <= at else (0, 0)
+        self._counted = at, offset + len(self._text[place:at].encode())
+        return self._counted[1]
+
+    def _peek(self) -> str:
+        """The next character that is no blank, which this moves to; none at the end."""
+        while self._text[self._at : self._at + 1] in _MB_JSON_BLANKS:
+            self._at += 1
+        return self._text[self._at : self._at + 1]
+
+    def _take(self, wanted: str, path: str) -> str:
+        """The next character that is no blank, which has to be one of those."""
+        found = self._peek()
+        if not found or found not in wanted:
+            rule = "not JSON" if found else "the file ends inside this field"
+            raise self._fault(rule, self._offset(self._at), path)
+        self._at += 1
+        return found
+
+    def _value(self, path: str, depth: int = 0) -> Any:
+        """The value that stands next, at that depth of nesting."""
+        start = self._at
+        try:
+            value, self._at = self._scan(self._text, start)
+        except (StopIteration, ValueError, RecursionError):
+            return self._exactly(start, path, depth)
+        return value
+
+    def _exactly(self, start: int, path: str, depth: int) -> Any:
+        """The value at a place, or the fault that is in it."""
+        data = self._text[start:].encode()
+        base = self._offset(start)
+        cursor = _JsonCursor(data, lambda rule, at, where: self._fault(rule, base + at, where), _MB_JSON_NAMES)
+        value = cursor.value(path, depth)
+        self._at = start + len(data[: cursor.at].decode())
+        return value
+
+    def _shallow(self, value: Any, start: int, path: str, depth: int) -> None:
+        """Raise where a value, or what it is inside of, nests too deeply; that is read again, from ``start``."""
+        inside = depth
+        level = [value]
+        while level:
+            level = [one for one in level if isinstance(one, (dict, list))]
+            inside += bool(level)
+            if inside > _JSON_DEPTH:
+                self._exactly(start, path, 0)
+            level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+
+    def _items(self, path: str) -> Iterator[str]:
+        """Enter an array: gives the path of each item, and stands before its value, which is then to be taken."""
+        self._take("[", path)
+        if self._peek() == "]":
+            self._at += 1
+            return
+        number = 0
+        while True:
+            yield f"{path}[{number}]"
+            if self._take(",]", path) == "]":
+                return
+            number += 1
+
+    def _read_records(self) -> Iterator[MbRecord]:
+        usual = "]}" if self.header.single else _MB_JSON_BOM * self.header.bom + "[]"
+        try:
+            if self.header.single:
+                yield from self._read_series("series[0]")
+            else:
+                for path in self._items("series"):
+                    yield from self._read_series(path)
+                    usual = "]}]"
+            if self._peek():
+                raise self._fault("bytes after the text", self._offset(self._at), "")
+            if self._valid is not None:
+                raise self._fault("not UTF-8", self._valid, "")
+            end = self._text[self._done :]
+            self.end = None if end == usual else end
+            self._end(b"")
+        except FormatError as error:
+            self.end = ""
+            self._end(self._data[self._offset(self._done) :], error)
+
+    def _read_series(self, path: str) -> Iterator[MbRecord]:
+        """A series and its points."""
+        self._peek()
+        begin = self._at
+        members = self._members_before_data(path)
+        place = self._at
+        points, later = self._look_ahead(path)
+        self._at = place
+        self._begin = begin
+        series = self._series({**members, **later}, points, path)
+        text = self._text[self._done : place + 1]
+        before = _MB_JSON_BOM * self.header.bom + "[" * (not self.header.single) if not self._done else "]},"
+        if text != before + _mb_json_series(series):
+            series = series._replace(raw=text.encode())
+        self._done = place + 1
+        yield series
+        comma = ""
+        for inner in self._items(f"{path}.data"):
+            self._peek()
+            self._begin = self._at
+            point = self._point(self._point_value(inner), inner)
+            text = self._text[self._done : self._at]
+            try:
+                usual = text == comma + _mb_json_point(point)
+            except FormatError:
+                usual = False  # a run stream that cannot be decoded
+            if not usual:
+                point = point._replace(raw=text.encode())
+            self._done = self._at
+            comma = ","
+            yield point
+        while self._take(",}", path) == ",":
+            key, start = self._key(path)
+            self._member(path, key, start)
+            if key == "data":
+                self._problem("a second data", f"{path}.data")
+        if type({**members, **later}.get("name")) is not str:
+            self._problems.step_over(self._fault("a series without a name", self._offset(begin), path))
+
+    def _key(self, path: str) -> Tuple[str, int]:
+        """A key and where it stands; its value is next."""
+        self._take('"', path)
+        self._at -= 1
+        start = self._at
+        key = self._value(path)
+        self._take(":", path)
+        self._peek()
+        return key, start
+
+    def _member(self, path: str, key: str, start: int, *, quiet: bool = False) -> Any:
+        """The value of a series' key."""
+        value = self._value(f"{path}.{key}" if key in _MB_JSON_NAMES else path, 1)
+        self._begin = start
+        if key not in _MB_JSON_SERIES:
+            self._shallow(value, start, path, 1)
+            if not quiet:
+                self._problem("unknown key", path)
+        return value
+
+    def _members_before_data(self, path: str) -> Dict[str, Any]:
+        begin = self._at
+        if self._peek() != "{":
+            self._value(path)
+            raise self._fault("a series is no object", self._offset(begin), path)
+        self._at += 1
+        members: Dict[str, Any] = {}
+        comma = "," if self._peek() != "}" else self._take("}", path)
+        while comma == ",":
+            key, start = self._key(path)
+            array = self._text[self._at : self._at + 1] == "["
+            if self.header.single and array and key in ("series", "points"):
+                raise self._fault("JSON of the program before 2.0", self._offset(start), path)
+            if key == "data" and array:
+                return members
+            members[key] = self._member(path, key, start)
+            if key == "data":
+                raise self._fault("a series without an array data", self._offset(start), path)
+            comma = self._take(",}", path)
+        raise self._fault("a series without an array data", self._offset(begin), path)
+
+    def _look_ahead(self, path: str) -> Tuple[int, Dict[str, Any]]:
+        """Of the series whose data begins here: the number of points and what stands behind them, up to a fault."""
+        points = 0
+        later: Dict[str, Any] = {}
+        try:
+            for inner in self._items(f"{path}.data"):
+                self._peek()
+                self._point_value(inner, quiet=True)
+                points += 1
+            while self._take(",}", path) == ",":
+                key, start = self._key(path)
+                later[key] = self._member(path, key, start, quiet=True)
+        except FormatError:
+            pass  # which is met again
+        return points, later
+
+    def _point_value(self, path: str, *, quiet: bool = False) -> Dict[str, Any]:
+        """The object of a point, in which the application finds nothing to stumble over."""
+        start = self._at
+        value = self._value(path)
+        if type(value) is not dict:
+            rule = "JSON of the program before 2.0" if type(value) is list else "a point is no object"
+            raise self._fault(rule, self._offset(start), path)
+        if "x" in value and "y" in value and "timestamp" not in value:
+            raise self._fault("JSON of the program before 2.0", self._offset(start), path)
+        if not value.keys() <= _MB_JSON_POINT:
+            for key in value.keys() - _MB_JSON_POINT:
+                self._shallow(value[key], start, path, 1)
+        if "meta" in value:
+            self._shallow(value["meta"], start, path, 1)
+            for rule, where in _mb_json_faults(value, path):
+                if not (quiet and self._problems.recover):
+                    self._problems.step_over(self._fault(rule, self._offset(start), where))
+        return value
+
+    def _problem(self, rule: str, path: str, detail: str = "") -> None:
+        """Count a deviation or note in the record that is being read."""
+        self._problems.add(rule, self._offset(self._begin), path, detail)
+
+    def _series(self, members: Dict[str, Any], points: int, path: str) -> Series:
+        visible = members.get("visible")
+        if type(visible) is not bool and "visible" in members:
+            self._problem("not of its type", f"{path}.visible")
+        color = self._text_of(members, "color", path) or "#000000"
+        name = self._text_of(members, "name", path) or ""
+        return Series(self._uuid(members, "id", path) or _MB_NO_ID, name, color, bool(visible), points)
+
+    def _text_of(self, members: Dict[str, Any], key: str, path: str) -> Optional[str]:
+        """Text, or what the application stores as text; None for nothing."""
+        value = members.get(key)
+        if type(value) is str:
+            return value or None
+        if value is None:
+            return None
+        self._problem("not of its type", f"{path}.{key}")
+        if value is True or (type(value) is float and value):
+            return _js_json(value)
+        return None
+
+    def _uuid(self, members: Dict[str, Any], key: str, path: str) -> bytes:
+        value = members.get(key)
+        if value is None or value == "":
+            return b""
+        id = _mb_id(value) if type(value) is str else None
+        if id is None:
+            self._problem("not a UUID", f"{path}.{key}")
+        return id or _MB_NO_ID
+
+    def _point(self, value: Dict[str, Any], path: str) -> Point:
+        """The record of a point."""
+        time = value.get("timestamp")
+        if type(time) is not float:
+            time = self._time(value, path)
+        size = value.get("value")
+        if type(size) is not float:
+            size = self._number(value, "value", path)
+        name = value.get("name")
+        if name is not None:
+            name = self._text_of(value, "name", path)
+        if not value.keys() <= _MB_JSON_POINT:
+            self._problem("unknown key", path)
+        point_id = self._uuid(value, "pointId", path)
+        meta = value.get("meta")
+        if not meta and type(meta) is not dict:
+            if "meta" in value and meta is not None:
+                self._problem("not of its type", f"{path}.meta")
+            return Point(time, size, name, point_id)
+        event: Optional[str] = None
+        types: Optional[Tuple[PageType, ...]] = None
+        path += ".meta"
+        if type(meta) is not dict:
+            self._problem("not of its type", path)
+        else:
+            event = self._text_of(meta, "event", path)
+            self._known(meta, "meta", path)
+            memory = meta.get("memory")
+            if type(memory) is dict:
+                self._known(memory, "memory", f"{path}.memory")
+                found = memory.get("pageTypes")
+                types = self._types(found, f"{path}.memory.pageTypes") if type(found) is list else ()
+            elif memory:
+                self._problem("not of its type", f"{path}.memory")
+                types = ()
+        return Point(time, size, name, point_id, True, event, types)
+
+    def _known(self, value: Dict[str, Any], kind: str, path: str) -> None:
+        if not value.keys() <= _MB_JSON_KEYS[kind]:
+            self._problem("unknown key", path)
+
+    def _time(self, value: Dict[str, Any], path: str) -> float:
+        """A time that is no number, in microseconds."""
+        text = value.get("timestamp")
+        if self._like_upstream or type(text) is not str:
+            return self._number(value, "timestamp", path)
+        time = _iso_us(text)
+        if time is not None:
+            self._problem("a time as text", f"{path}.timestamp")
+            return float(time)
+        self._problem("not a time", f"{path}.timestamp")
+        return _js_to_number(text) if text else _NAN
+
+    def _number(self, value: Dict[str, Any], key: str, path: str) -> float:
+        """A number that is none."""
+        if key not in value or value[key] is not None:
+            self._problem("not of its type", f"{path}.{key}")
+            return _js_to_number(value[key]) if key in value else _NAN
+        self._problem("null for a number", f"{path}.{key}")
+        return 0.0 if self._like_upstream else _NAN
+
+    def _size(self, value: Dict[str, Any], key: str, path: str) -> int:
+        """A size in bytes; 0 for none."""
+        size = value.get(key)
+        if size is None:
+            return 0
+        if type(size) is not float or not 0 <= size < _MB_JSON_EXACT:
+            self._problem("not a size", f"{path}.{key}")
+            return 0
+        if size != int(size):
+            self._problem("not a size", f"{path}.{key}")
+        return int(size)
+
+    def _types(self, found: List[Any], path: str) -> Tuple[PageType, ...]:
+        types = []
+        for place, one in enumerate(found):
+            if type(one) is not dict:
+                types.append(PageType())  # a fault that has been stepped over
+                continue
+            where = f"{path}[{place}]"
+            self._known(one, "pageTypes", where)
+            uniform = self._size(one, "uniformPageSize", where)
+            pages = one.get("pages")
+            if type(pages) is not list:
+                pages = []
+            made = [self._page(page, uniform, f"{where}.pages[{number}]") for number, page in enumerate(pages)]
+            types.append(PageType(self._text_of(one, "name", where) or "", uniform, tuple(made)))
+        return tuple(types)
+
+    def _page(self, page: Any, uniform: int, path: str) -> Page:
+        """A page with the run stream that the application writes for it (mb 2)."""
+        if type(page) is not dict:
+            return Page(uniform, None, encode_varint(-(-uniform // _MB_UNIT)))
+        self._known(page, "pages", path)
+        own = self._size(page, "size", path)
+        if uniform and own and own != uniform:
+            self._problem("size is not uniformPageSize", f"{path}.size")
+        size = own or uniform
+        occupancy = page.get("occupancy")
+        if occupancy is None:
+            occupancy = 0.0 if "occupancy" in page else None
+        elif type(occupancy) is not float:
+            self._problem("not of its type", f"{path}.occupancy")
+            occupancy = None
+        return Page(uniform or own, occupancy, self._stream(page, size, occupancy, path))
+
+    def _stream(self, page: Dict[str, Any], size: int, occupancy: Optional[float], path: str) -> bytes:
+        bitmap = page.get("bitmap")
+        if bitmap and type(bitmap) is str:
+            stream = _mb_hex(bitmap)
+            if stream.hex() != bitmap.lower():
+                self._problem("not hexadecimal", f"{path}.bitmap")
+            if stream[-1:] >= b"\x80" and not self._like_upstream:
+                self._problem("the last number of the bitmap is left out", f"{path}.bitmap")
+                while stream[-1:] >= b"\x80":
+                    stream = stream[:-1]
+            return stream
+        found = page.get("freeList")
+        ranges = found if type(found) is list else None
+        try:
+            if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
+                self._problem("not a range", f"{path}.freeList")
+            return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=self._like_upstream)
+        except (ValueError, TypeError):
+            self._problem("a run that the application does not write as itself", path)
+            return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=True)
+
+
+def _mb_json_constant(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+# ---- mb-json: Writer
+
+
+class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
+    """Writes the application's JSON, as its export does for what was read from .mb (mb 3.1), without ids made up.
+
+    ``write`` takes each ``Series`` and then its ``Point`` records.  ``bitmap`` writes run streams in hexadecimal
+    instead of lists of free ranges, ``single`` one series without the array around it, ``bom`` a byte order mark first.
+    Numbers that JSON lacks become null, as in JavaScript.
+    """
+
+    format = "mb-json"
+
+    def __init__(self, file: WritableFile, *, bitmap: bool = False, bom: bool = False, single: bool = False) -> None:
+        self._header = MbJsonHeader(bom, single)
+        self._bitmap = bitmap
+        self._begun = self._inside = self._document = False
+        self._comma = ""  # before the next point
+        super().__init__(file)
+
+    def write_all(self, records: Iterable[MbRecord]) -> None:
+        """Write records in order; much quicker than one by one."""
+        if self._closed:
+            raise ValueError("the writer is closed")
+        pieces: List[str] = []
+        size = 0
+        try:
+            for record in records:
+                piece = self._piece(record)
+                pieces.append(piece)
+                size += len(piece)
+                if size > _CHUNK:
+                    self._put(pieces)
+                    size = 0
+        finally:
+            self._put(pieces)
+
+    def _put(self, pieces: List[str]) -> None:
+        # A lone surrogate stands inside a string, where its escape is what JavaScript writes.
+        self._sink.write("".join(pieces).encode("utf-8", "backslashreplace"))
+        pieces.clear()
+
+    def _piece(self, record: MbRecord) -> str:
+        """The text of a record."""
+        if type(record) is Point:
+            if not self._inside:
+                raise ValueError("a point stands after its series")
+            piece = self._comma + _mb_json_point(record, bitmap=self._bitmap) if not record.raw else record.raw.decode()
+            self._comma = ","
+            return piece
+        if type(record) is not Series:
+            raise TypeError(f"not a record of mb: {record!r}")
+        if self._header.single and self._inside:
+            raise ValueError("a single series has been written")
+        piece = (
+            ("]}," if self._inside else self._start()) + _mb_json_series(record)
+            if not record.raw
+            else record.raw.decode()
+        )
+        self._begun = self._inside = True
+        self._comma = ""
+        return piece
+
+    def _start(self) -> str:
+        return _MB_JSON_BOM * self._header.bom + "[" * (not self._header.single)
+
+    def _begin(self, header: MbJsonHeader, tables: Mapping[str, Any]) -> None:
+        """Start with the header of a document; the table is ``end``, the text after the last record."""
+        if self._closed or self._begun:
+            raise ValueError("a document is the first thing written")
+        self._header = header
+        self._begun = self._document = True
+
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        end = tables.get("end")
+        self._put([self._usual_end() if end is None else end])
+        self._sink.write(tail)
+
+    def _usual_end(self) -> str:
+        if self._inside:
+            return "]}" if self._header.single else "]}]"
+        if self._header.single:
+            raise ValueError("no series has been written")
+        return self._start() + "]"
+
+    def _finish(self) -> None:
+        if not self._document:
+            self._put([self._usual_end()])
+
+
+_js_quote: Callable[[str], str] = json.encoder.encode_basestring  # escapes what JSON.stringify does
+
+
+def _js_number(value: float) -> str:
+    """A number as JavaScript writes it (mb 3.1).
+
+    >>> _js_number(1e20), _js_number(1e21), _js_number(0.000001), _js_number(1e-7), _js_number(-0.0)
+    ('100000000000000000000', '1e+21', '0.000001', '1e-7', '0')
+    """
+    if -_MB_JSON_EXACT < value < _MB_JSON_EXACT:
+        whole = int(value)
+        if whole == value:
+            return str(whole)
+    elif not -_INFINITY < value < _INFINITY:
+        return "null"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    before, _, after = mantissa.partition(".")
+    digits = (before + after).lstrip("0")
+    point = len(before) + int(exponent or 0) - (len(before + after) - len(digits))
+    digits = digits.rstrip("0")
+    if 0 < point <= 21:
+        text = digits.ljust(point, "0")
+        return sign + text[:point] + ("." + text[point:] if len(text) > point else "")
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    return f"{sign}{digits[0]}{'.' * (len(digits) > 1)}{digits[1:]}e{point - 1:+d}"
+
+
+def _js_json(value: Any) -> str:
+    """A value as ``JSON.stringify`` writes it; keys that are numbers come first, in order."""
+    if type(value) is str:
+        return _js_quote(value)
+    if type(value) is float:
+        return _js_number(value)
+    if type(value) is list:
+        return f"[{','.join([_js_json(item) for item in value])}]"
+    if type(value) is dict:
+        numbers = sorted([key for key in value if _js_is_place(key)], key=int)
+        keys = numbers + [key for key in value if not _js_is_place(key)] if numbers else value
+        return f"{{{','.join([_js_quote(key) + ':' + _js_json(value[key]) for key in keys])}}}"
+    return {True: "true", False: "false", None: "null"}[value]
+
+
+def _js_is_place(key: str) -> bool:
+    number = _decimal(key)
+    return number is not None and number < _MB_U32_MAX
+
+
+def _js_to_number(value: Any) -> float:
+    """What JavaScript's ``Number`` makes of a value of JSON (mb 3.3).
+
+    >>> _js_to_number(" 12 "), _js_to_number(""), _js_to_number(True), _js_to_number("1_0"), _js_to_number("0x10")
+    (12.0, 0.0, 1.0, nan, 16.0)
+    """
+    if type(value) is not str:
+        return float(value) if type(value) in (float, bool) else 0.0 if value in (None, []) else _NAN
+    text = value.strip()
+    if text in ("", "Infinity", "+Infinity", "-Infinity"):
+        return float(text or 0)
+    if text[:2] in ("0x", "0X") and len(text) < 300 and all(digit in "0123456789abcdefABCDEF" for digit in text[2:]):
+        return float(int(text, 16)) if len(text) > 2 else _NAN
+    try:
+        return float(text) if all(character in "+-.0123456789Ee" for character in text) else _NAN
+    except ValueError:
+        return _NAN
+
+
+def _mb_json_id(id: bytes) -> str:
+    text = id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _mb_json_series(series: Series) -> str:
+    """A series up to its first point."""
+    visible = "true" if series.visible else "false"
+    return (
+        f'{{"id":"{_mb_json_id(series.id)}","name":{_js_quote(series.name)},"visible":{visible}'
+        f',"color":{_js_quote(series.color)},"data":['
+    )
+
+
+def _mb_json_point(point: Point, *, bitmap: bool = False) -> str:
+    time, value, name, point_id, has_meta, event, types, _ = point
+    text = f'{{"timestamp":{_js_number(time)},"value":{_js_number(value)}'
+    if point_id:
+        text += f',"pointId":"{_mb_json_id(point_id)}"'
+    if name is not None:
+        text += f',"name":{_js_quote(name)}'
+    if has_meta:
+        members = [] if event is None else [f'"event":{_js_quote(event)}']
+        if types is not None:
+            members.append(
+                f'"memory":{{"pageTypes":[{",".join([_mb_json_type(one, bitmap=bitmap) for one in types])}]}}'
+            )
+        text += f',"meta":{{{",".join(members)}}}'
+    return text + "}"
+
+
+def _mb_json_type(one: PageType, *, bitmap: bool) -> str:
+    pages = []
+    for size, occupancy, stream, borrowed in one.pages:
+        text = f'{{"size":{size if size < 1 << 53 else _js_number(float(size))}'
+        if bitmap:
+            text += f',"bitmap":"{stream.hex()}"'
+        else:
+            text += f',"freeList":{_mb_json_ranges(_mb_runs(stream + borrowed))}'
+        pages.append(text + "}" if occupancy is None else f'{text},"occupancy":{_js_number(occupancy)}}}')
+    uniform = f',"uniformPageSize":{_js_number(float(one.uniform_page_size))}' if one.uniform_page_size else ""
+    return f'{{"name":{_js_quote(one.name)},"pages":[{",".join(pages)}]{uniform}}}'
+
+
+def _mb_json_ranges(runs: Sequence[int]) -> str:
+    """The free ranges of runs, as JSON; one ``%`` for all is twice as quick as one for each."""
+    half = len(runs) // 2
+    if not half:
+        return "[]"
+    at = 0
+    bounds = [(at := at + run * _MB_UNIT) for run in runs[: 2 * half]]
+    if at < 1 << 53:
+        return f"[{('[%d,%d],' * half % tuple(bounds))[:-1]}]"
+    exact = 0.0  # here the application's sums round
+    texts = [_js_number(exact := exact + float(run) * _MB_UNIT) for run in runs[: 2 * half]]
+    return f"[{','.join([f'[{start},{end}]' for start, end in zip(texts[::2], texts[1::2])])}]"
+
+
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
 
 
@@ -7569,6 +8644,18 @@ FORMATS: Dict[str, Format] = {
         (Series, Point),
         {"strings": Tuple[str, ...], "series_count": Optional[int], "start": Optional[bytes]},
     ),
+    "mb-json": Format(
+        "mb-json",
+        "the same as JSON",
+        (".json",),
+        _is_mb_json,
+        MbJsonReader,
+        MbJsonWriter,
+        _explain_mb_json,
+        MbJsonHeader,
+        (Series, Point),
+        {"end": Optional[str]},
+    ),
 }
 
 _PREFIX = 4096  # bytes that detection looks at
@@ -7639,6 +8726,14 @@ def open(file: ReadableFile, mode: Literal["r"], format: Literal["mb"], **option
 
 @overload
 def open(file: WritableFile, mode: Literal["w"], format: Literal["mb"], **options: Any) -> MbWriter: ...
+
+
+@overload
+def open(file: ReadableFile, mode: Literal["r"], format: Literal["mb-json"], **options: Any) -> MbJsonReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["mb-json"], **options: Any) -> MbJsonWriter: ...
 
 
 @overload
