@@ -115,12 +115,18 @@ __all__ = [
     "LogLevel",
     "LogSite",
     "Marker",
+    "MbAnalysis",
+    "MbConclusion",
     "MbHeader",
     "MbJsonHeader",
     "MbJsonReader",
     "MbJsonWriter",
     "MbReader",
     "MbRecord",
+    "MbSeriesUse",
+    "MbSnapshot",
+    "MbTypeChange",
+    "MbTypeStats",
     "MbWriter",
     "MlyzeAnalysis",
     "MlyzeFunctionUse",
@@ -165,7 +171,12 @@ __all__ = [
     "hex_lines",
     "hex_to_bytes",
     "main",
+    "mb_analysis",
+    "mb_color",
+    "mb_compare",
+    "mb_conclusion",
     "mb_free_ranges",
+    "mb_json_conclusion",
     "mb_run_stream",
     "mlyze_analysis",
     "mlyze_corrected_clock",
@@ -8329,8 +8340,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
                 self._problem("not hexadecimal", f"{path}.bitmap")
             if stream[-1:] >= b"\x80" and not self._like_upstream:
                 self._problem("the last number of the bitmap is left out", f"{path}.bitmap")
-                while stream[-1:] >= b"\x80":
-                    stream = stream[:-1]
+                stream = _mb_json_whole(stream)
             return stream
         found = page.get("freeList")
         ranges = found if type(found) is list else None
@@ -8561,6 +8571,310 @@ def _mb_json_ranges(runs: Sequence[int]) -> str:
     exact = 0.0  # here the application's sums round
     texts = [_js_number(exact := exact + float(run) * _MB_UNIT) for run in runs[: 2 * half]]
     return f"[{','.join([f'[{start},{end}]' for start, end in zip(texts[::2], texts[1::2])])}]"
+
+
+# ---- mb: semantics
+
+
+class MbTypeStats(NamedTuple):
+    """Totals of a type of pages (mb 6.1): ``survival_rate`` is the used share, 0 of no bytes."""
+
+    name: str
+    page_count: int
+    survival_rate: float
+    total_size: float = 0.0
+    total_used_size: float = 0.0
+
+
+class MbConclusion(NamedTuple):
+    """Totals of a snapshot, as the application computes them (mb 6.1), in bytes; an empty page is one of rate 0."""
+
+    total_page_count: int
+    total_size: float
+    total_used_size: float
+    overall_survival_rate: float
+    empty_page_count: int
+    total_empty_size: float
+    type_stats: Tuple[MbTypeStats, ...]
+
+
+# A page for its totals: size, whether there is an occupancy, which, and the free bytes; None if nothing tells them.
+_MbPageFacts = Tuple[float, bool, Optional[float], Optional[float]]
+
+
+def _mb_totals(types: Iterable[Tuple[str, Iterable[_MbPageFacts]]]) -> MbConclusion:
+    """The sums in the application's order, so that they round as its own do."""
+    pages = empty = 0
+    total = used_total = empty_size = 0.0
+    stats = []
+    for name, facts in types:
+        count = 0
+        type_size = type_used = 0.0
+        for size, given, share, free in facts:
+            if given:
+                used, rate = size * (share or 0.0), share
+            else:
+                used = 0.0 if free is None else max(0.0, size - free)
+                rate = used / size if size else 0.0
+            if rate == 0:
+                empty += 1
+                empty_size += size
+            count += 1
+            type_size += size
+            type_used += used
+            total += size
+            used_total += used
+        pages += count
+        stats.append(MbTypeStats(name, count, type_used / type_size if type_size else 0.0, type_size, type_used))
+    return MbConclusion(pages, total, used_total, used_total / total if total else 0.0, empty, empty_size, tuple(stats))
+
+
+def mb_conclusion(point: Point) -> Optional[MbConclusion]:
+    """The totals of a snapshot; None of a point without one.
+
+    Of a point from JSON these are the totals of what .mb would hold; ``mb_json_conclusion`` gives those of the JSON.
+    """
+    if point.page_types is None:
+        return None
+    return _mb_totals((one.name, map(_mb_page_facts, one.pages)) for one in point.page_types)
+
+
+def _mb_page_facts(page: Page) -> _MbPageFacts:
+    size, share, stream, borrowed = page
+    if share is not None:
+        return float(size), True, share, None
+    return float(size), False, None, _mb_free(stream + borrowed)
+
+
+def _mb_free(stream: bytes) -> float:
+    """The free bytes that a run stream tells."""
+    runs = stream if stream.isascii() else _mb_runs(stream)
+    return float(sum(runs[1::2]) * _MB_UNIT)
+
+
+def mb_json_conclusion(point: Point) -> Optional[MbConclusion]:
+    """The totals of a snapshot that was read from JSON, which also has free ranges in single bytes (mb 6.1)."""
+    memory = _mb_json_memory(_mb_json_object(point)) if point.raw else None
+    return _mb_json_totals(memory) if memory is not None else None if point.raw else mb_conclusion(point)
+
+
+def _mb_json_object(point: Point) -> Dict[str, Any]:
+    """A point that was read from JSON, as its text has it."""
+    text = point.raw.decode() if point.raw else _mb_json_point(point)
+    return cast("Dict[str, Any]", json.loads(text[text.index("{") :], parse_int=float))
+
+
+def _mb_json_memory(value: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    meta = value.get("meta")
+    memory = meta.get("memory") if isinstance(meta, dict) else None
+    return memory if isinstance(memory, dict) and isinstance(memory.get("pageTypes"), list) else None
+
+
+def _mb_json_totals(memory: Dict[str, Any]) -> MbConclusion:
+    def facts(page: Any, uniform: float) -> _MbPageFacts:
+        page = page if isinstance(page, dict) else {}
+        size = uniform or _js_to_number(page.get("size") or 0.0)
+        if "occupancy" in page:
+            share = page["occupancy"]
+            return size, True, None if share is None else _js_to_number(share), None
+        ranges, bitmap = page.get("freeList"), page.get("bitmap")
+        if isinstance(ranges, list):
+            return size, False, None, _mb_json_free(ranges)
+        if isinstance(bitmap, str) and bitmap:
+            return size, False, None, _mb_free(_mb_json_whole(_mb_hex(bitmap)))
+        return size, False, None, None
+
+    def types() -> Iterator[Tuple[str, Iterable[_MbPageFacts]]]:
+        for one in memory["pageTypes"]:
+            one = one if isinstance(one, dict) else {}
+            pages = one.get("pages")
+            uniform = _js_to_number(one.get("uniformPageSize") or 0.0)
+            name = one.get("name")
+            found = [facts(page, uniform) for page in pages] if isinstance(pages, list) else []
+            yield name if isinstance(name, str) else "", found
+
+    return _mb_totals(types())
+
+
+def _mb_json_free(ranges: Sequence[Any]) -> float:
+    free = 0.0
+    for one in ranges:
+        if isinstance(one, list) and len(one) > 1:
+            free += _js_to_number(one[1]) - _js_to_number(one[0])
+    return free
+
+
+def _mb_json_whole(stream: bytes) -> bytes:
+    """A run stream without a last number that has no end."""
+    while stream[-1:] >= b"\x80":
+        stream = stream[:-1]
+    return stream
+
+
+def mb_color(name: str) -> str:
+    """The colour that the application gives a series of that name (mb 6.2).
+
+    >>> mb_color("Main Process"), mb_color("")
+    ('#42cad7', '#d74242')
+    """
+    units = name.encode("utf-16-le", "surrogatepass")
+    number = 0
+    for at in range(0, len(units), 2):
+        number = number * 31 + (units[at] | units[at + 1] << 8) & 0xFFFFFFFF
+    number = min(number, (1 << 32) - number)
+    hue = int(number * 0.618033988749895 % 1 * 360)
+    a = 0.65 * 0.45
+    channels = []
+    for n in (0, 8, 4):
+        k = (n + hue / 30) % 12
+        channels.append(int(255 * (0.55 - a * max(min(k - 3, 9 - k, 1), -1)) + 0.5))
+    return "#" + bytes(channels).hex()
+
+
+class MbSnapshot(NamedTuple):
+    """A point that holds a snapshot of memory: which series and point it is, from 0 on, and its totals."""
+
+    series_number: int
+    point_number: int
+    timestamp: float
+    name: str
+    event: str
+    conclusion: MbConclusion
+
+
+class MbSeriesUse(NamedTuple):
+    """What the points of a series add up to: times in microseconds since 1970, values in bytes.
+
+    A point whose time or value is no finite number counts for nothing but ``points``; of none there are Nones.
+    ``values`` are the largest ones in spans of ``bucket_us`` from the first time on.
+    """
+
+    name: str
+    id: str
+    color: str
+    visible: bool
+    points: int
+    first_us: Optional[float]
+    last_us: Optional[float]
+    first: Optional[float]
+    last: Optional[float]
+    least: Optional[float]
+    most: Optional[float]
+    peak_us: Optional[float]
+    names: int
+    events: int
+    bucket_us: int
+    values: Tuple[int, ...]
+
+
+class MbAnalysis(NamedTuple):
+    """What a file adds up to: its series, and its snapshots in file order."""
+
+    series: Tuple[MbSeriesUse, ...]
+    snapshots: Tuple[MbSnapshot, ...]
+
+
+class _MbSeriesSums:
+    """Adds up the points of a series."""
+
+    def __init__(self, series: Series) -> None:
+        self.series = series
+        self.points = self.names = self.events = 0
+        self._good: List[Tuple[float, float]] = []  # first, last, least and greatest
+        self._buckets: Optional[_Buckets] = None
+
+    def add(self, point: Point) -> None:
+        time, value, name, _, _, event, *_ = point
+        self.points += 1
+        self.names += name is not None
+        self.events += event is not None
+        if not (-_INFINITY < time < _INFINITY and -_INFINITY < value < _INFINITY):
+            return
+        now = (time, value)
+        buckets = self._buckets
+        if buckets is None:
+            buckets = self._buckets = _Buckets(int(time))
+            self._good = [now] * 4
+        good = self._good
+        good[1] = now
+        if value < good[2][1]:
+            good[2] = now
+        if value > good[3][1]:
+            good[3] = now
+        index = buckets._reach(max(int(time), buckets.start), buckets.values[-1])
+        buckets.values[index] = max(buckets.values[index] if self.points > 1 else 0, int(value))
+
+    def use(self) -> MbSeriesUse:
+        none: List[Tuple[Optional[float], Optional[float]]] = [(None, None)] * 4
+        first, last, least, most = self._good or none
+        series, buckets = self.series, self._buckets
+        width, values = (buckets.width, tuple(buckets.values)) if buckets is not None else (0, ())
+        figures = (first[0], last[0], first[1], last[1], least[1], most[1], most[0])
+        head = (series.name, series.uuid, series.color, series.visible, self.points)
+        return MbSeriesUse(*head, *figures, self.names, self.events, width, values)
+
+
+def mb_analysis(reader: Union[MbReader, MbJsonReader]) -> MbAnalysis:
+    """Read all and add it up; keeps the totals of each snapshot."""
+    conclude = mb_json_conclusion if reader.format == "mb-json" else mb_conclusion
+    sums: List[_MbSeriesSums] = []
+    snapshots = []
+    for record in reader:
+        if type(record) is Series:
+            sums.append(_MbSeriesSums(record))
+            continue
+        point = cast("Point", record)
+        sums[-1].add(point)
+        conclusion = conclude(point) if point.page_types is not None else None
+        if conclusion is not None:
+            place = (len(sums) - 1, sums[-1].points - 1, point.timestamp)
+            snapshots.append(MbSnapshot(*place, point.name or "", point.event or "", conclusion))
+    return MbAnalysis(tuple([one.use() for one in sums]), tuple(snapshots))
+
+
+class MbTypeChange(NamedTuple):
+    """A type of pages in two snapshots, whose pages are held against each other in order.
+
+    ``grown`` and ``shrunk`` are pages that use more bytes or fewer than the one in the same place, ``added`` and
+    ``removed`` those that have none there.
+    """
+
+    name: str
+    pages: Tuple[int, int]
+    used: Tuple[float, float]
+    grown: int
+    shrunk: int
+    added: int
+    removed: int
+
+
+def mb_compare(first: Point, second: Point) -> Tuple[MbTypeChange, ...]:
+    """What changed from one snapshot to another, by type; types of one name are taken as one."""
+
+    def used_by_type(point: Point) -> Dict[str, List[float]]:
+        found: Dict[str, List[float]] = {}
+        for one in point.page_types or ():
+            pages = found.setdefault(one.name, [])
+            pages += [_mb_totals([("", [_mb_page_facts(page)])]).total_used_size for page in one.pages]
+        return found
+
+    left, right = used_by_type(first), used_by_type(second)
+    changes = []
+    for name in [*left, *[name for name in right if name not in left]]:
+        old, new = left.get(name, []), right.get(name, [])
+        pairs = [*zip(old, new)]
+        changes.append(
+            MbTypeChange(
+                name,
+                (len(old), len(new)),
+                (sum(old), sum(new)),
+                sum([b > a for a, b in pairs]),
+                sum([b < a for a, b in pairs]),
+                max(len(new) - len(old), 0),
+                max(len(old) - len(new), 0),
+            )
+        )
+    return tuple(changes)
 
 
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
@@ -9353,6 +9667,245 @@ def _prof_switches_json(tree: ProfTree) -> List[str]:
     ]
 
 
+_MB_LOSSES: Rules = dict.fromkeys(
+    (
+        "bytes that are not UTF-8 become U+FFFD, as the application reads them",
+        "a leading U+FEFF is left out, as the application reads it",
+        "a lone surrogate becomes U+FFFD",
+        "not a number that JSON has: null",
+        "an id of zeros: the application will make one up",
+        "runs that free ranges do not tell again",
+        "occupancy is rounded to 32 bits",
+        "an occupancy of -1 stands for none",
+        "free ranges that are not whole units of 8 bytes in order",
+        "a page with nothing but a size: free in the application's totals of JSON, used in .mb",
+        "a size of 2^32 or more is written modulo 2^32, as the application does",
+        "a timestamp that is not a number",
+    ),
+    ("note", "lossy"),
+)
+
+
+class _MbLosses:
+    """Counts what a conversion loses, to be told on stderr."""
+
+    def __init__(self, format: str) -> None:
+        self._problems = _Problems(format, _MB_LOSSES, strict=False, recover=False)
+        self._series = self._point = -1
+        self._texts: Dict[str, str] = {}
+
+    def add(self, rule: str, where: str) -> None:
+        """Count one in the record that is being converted."""
+        point = f".data[{self._point}]" if self._point >= 0 else ""
+        self._problems.add(rule, 0, f"series[{self._series}]{point}{where}")
+
+    def enter(self, record: MbRecord) -> None:
+        """The record that comes next."""
+        if type(record) is Series:
+            self._series += 1
+            self._point = -1
+        else:
+            self._point += 1
+
+    def tell(self, file: str) -> None:
+        """Print what there is, a line for each kind."""
+        for one in self._problems.list():
+            times = f" ({one.times:,} times)" if one.times > 1 else ""
+            _complain(f"{file}: lost: {one.where}: {one.message}{times}")
+
+    def text(self, text: str, where: str, *, like_reader: bool) -> str:
+        """Text as it arrives: ``like_reader`` from .mb, as the application reads it, else from JSON."""
+        known = self._texts.get(text)
+        if known == text:
+            return text
+        made = text
+        if like_reader:
+            made = _encode_text(text).decode("utf-8", "replace")
+            if made != text:
+                self.add("bytes that are not UTF-8 become U+FFFD, as the application reads them", where)
+            if made.startswith("\ufeff"):
+                made = made[1:]
+                self.add("a leading U+FEFF is left out, as the application reads it", where)
+        else:
+            made = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            if made != text:
+                self.add("a lone surrogate becomes U+FFFD", where)
+        if len(self._texts) > 4096:
+            self._texts.clear()
+        if made == text:
+            self._texts[text] = made
+        return made
+
+
+class _Pieces:
+    """A file that keeps what is written until it is taken."""
+
+    def __init__(self) -> None:
+        self._pieces: List[bytes] = []
+        self.write = self._pieces.append
+
+    def take(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+
+def _mb_to_json(reader: MbReader, options: _Options) -> Iterator[bytes]:
+    """The application's JSON export of what it reads (mb 3.1), with ``--bitmap`` in the form of its guide."""
+    losses = _MbLosses(reader.format)
+    made = _Pieces()
+    writer = MbJsonWriter(made, bitmap=options.bitmap)
+    batch: List[MbRecord] = []
+    for record in reader:
+        losses.enter(record)
+        batch.append(_mb_for_json(record, losses, bitmap=options.bitmap))
+        if len(batch) >= 100:
+            writer.write_all(batch)
+            batch.clear()
+            yield made.take()
+    writer.write_all(batch)
+    writer.close()
+    yield made.take()
+    losses.tell(options.file)
+
+
+def _mb_for_json(record: MbRecord, losses: _MbLosses, *, bitmap: bool) -> MbRecord:
+    """A record of .mb with what the application's reader makes of its texts, and without its bytes."""
+    if type(record) is Series:
+        if not any(record.id):
+            losses.add("an id of zeros: the application will make one up", ".id")
+        title = losses.text(record.name, ".name", like_reader=True)
+        return record._replace(name=title, color=losses.text(record.color, ".color", like_reader=True), raw=b"")
+    point = cast("Point", record)
+    time, value, name, id, has_meta, event, types, _ = point
+    if time - time != 0 or value - value != 0:
+        losses.add("not a number that JSON has: null", ".value" if time - time == 0 else ".timestamp")
+    if name is not None:
+        name = losses.text(name, ".name", like_reader=True)
+    if event is not None:
+        event = losses.text(event, ".meta.event", like_reader=True)
+    if types:
+        types = tuple([_mb_type_for_json(one, losses, bitmap=bitmap) for one in types])
+    return tuple.__new__(Point, (time, value, name, id, has_meta, event, types, b""))
+
+
+def _mb_type_for_json(one: PageType, losses: _MbLosses, *, bitmap: bool) -> PageType:
+    for size, share, stream, borrowed in [] if bitmap else one.pages:
+        runs = _mb_runs(stream + borrowed)
+        if sum(runs) != -(-size // _MB_UNIT) or 0 in runs[1:]:
+            losses.add("runs that free ranges do not tell again", ".meta.memory")
+        if share is not None and share - share != 0:
+            losses.add("not a number that JSON has: null", ".meta.memory")
+    return one._replace(name=losses.text(one.name, ".meta.memory", like_reader=True))
+
+
+def _mb_json_to_json(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:
+    """What the application's export writes of what its import reads: five keys of a series, all of a point (mb 3)."""
+    made = _Pieces()
+    writer = MbJsonWriter(made)
+    for record in reader:
+        if type(record) is Series:
+            writer.write(record._replace(raw=b""))
+        else:
+            point = cast("Point", record)
+            text = _mb_json_imported(point, bitmap=options.bitmap)
+            writer.write(point._replace(raw=(writer._comma + text).encode("utf-8", "backslashreplace")))
+        yield made.take()
+    writer.close()
+    yield made.take()
+    _mb_tell_losses(options.file, (problem for problem in reader.problems if ".data" not in problem.where))
+
+
+def _mb_tell_losses(file: str, problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        if problem.code == "lossy":
+            _complain(f"{file}: {_problem_text(problem)}")
+
+
+def _mb_json_imported(point: Point, *, bitmap: bool) -> str:
+    """The JSON of a point after import, which computes the totals of a snapshot anew."""
+    value = _mb_json_object(point)
+    memory = _mb_json_memory(value)
+    if memory is not None:
+        memory["conclusion"] = _mb_conclusion_json(_mb_json_totals(memory))
+        for one, made in zip(memory["pageTypes"] if bitmap else (), point.page_types or ()):
+            for page, record in zip(one["pages"], made.pages):
+                page.pop("freeList", None)
+                page["bitmap"] = record.run_stream.hex()
+    elif isinstance(value.get("meta"), dict) and isinstance(value["meta"].get("memory"), dict):
+        value["meta"]["memory"].pop("conclusion", None)
+    return _js_json(value)
+
+
+def _mb_conclusion_json(found: MbConclusion) -> Dict[str, Any]:
+    names = (
+        "totalPageCount",
+        "totalSize",
+        "totalUsedSize",
+        "overallSurvivalRate",
+        "emptyPageCount",
+        "totalEmptySize",
+    )
+    types = [
+        {"name": one.name, "count": float(one.page_count), "survivalRate": one.survival_rate}
+        for one in found.type_stats
+    ]
+    return {**dict(zip(names, map(float, found[:6]))), "typeStats": types}
+
+
+def _mb_json_to_mb(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:
+    """The .mb that the application writes of the JSON, but that times as text become microseconds (erratum 11)."""
+    losses = _MbLosses(reader.format)
+    made = _Pieces()
+    with MbWriter(made, like_upstream=True) as writer:
+        for record in reader:
+            losses.enter(record)
+            if type(record) is Series:
+                name = losses.text(record.name, ".name", like_reader=False)
+                color = losses.text(record.color, ".color", like_reader=False)
+                writer.write(record._replace(name=name, color=color, raw=b""))
+                continue
+            point = cast("Point", record)
+            if point.timestamp != point.timestamp:
+                losses.add("a timestamp that is not a number", ".timestamp")
+            if point.page_types:
+                _mb_json_page_losses(point, losses)
+            writer.write(point._replace(raw=b""))
+    yield made.take()
+    losses.tell(options.file)
+    _mb_tell_losses(options.file, reader.problems)
+
+
+def _mb_json_page_losses(point: Point, losses: _MbLosses) -> None:
+    """Count what pages lose between JSON and .mb."""
+    memory = _mb_json_memory(_mb_json_object(point)) or {"pageTypes": []}
+    for one, made in zip(memory["pageTypes"], point.page_types or ()):
+        pages = one.get("pages") if isinstance(one, dict) else None
+        for page, record in zip(pages if isinstance(pages, list) else (), made.pages):
+            size, share, stream, _ = record
+            if size >= 1 << 32:
+                losses.add("a size of 2^32 or more is written modulo 2^32, as the application does", ".meta.memory")
+            if share == -1.0:
+                losses.add("an occupancy of -1 stands for none", ".meta.memory")
+            elif share is not None and not _mb_is_f32(share):
+                losses.add("occupancy is rounded to 32 bits", ".meta.memory")
+            if not isinstance(page, dict) or page.get("bitmap"):
+                continue
+            if "freeList" in page:
+                if page["freeList"] != [[*one] for one in mb_free_ranges(_mb_runs(_mb_json_whole(stream)))]:
+                    losses.add("free ranges that are not whole units of 8 bytes in order", ".meta.memory")
+            elif "occupancy" not in page and size:
+                rule = "a page with nothing but a size: free in the application's totals of JSON, used in .mb"
+                losses.add(rule, ".meta.memory")
+
+
+def _mb_is_f32(value: float) -> bool:
+    try:
+        return cast("float", _MB_F32.unpack(_MB_F32.pack(value))[0]) == value
+    except OverflowError:
+        return False
+
+
 # ==== 9. Statistics: what info and stats print ========================================================
 
 _Options = Any  # an _Options; argparse is imported by the command line alone
@@ -9862,6 +10415,218 @@ def _prof_demo(file: WritableFile) -> None:
         writer.bookmark(30_000_000, "the long frame", 0xFF4CAF50)
 
 
+def _mb_time(time_us: Optional[float]) -> str:
+    """A time as date and time; "none" of what is none, or outside of the calendar."""
+    if time_us is None or not -62_135_596_800_000_000 <= time_us < 253_402_300_800_000_000:
+        return "none" if time_us is None else f"{time_us:g} us"
+    return _utc(int(time_us))
+
+
+def _mb_bytes(value: float) -> str:
+    """Bytes for people, of a floating-point number."""
+    if not -_INFINITY < value < _INFINITY:
+        return str(value)
+    return ("-" if value < 0 else "") + _size(int(abs(value)))
+
+
+def _mb_info(reader: Union[MbReader, MbJsonReader]) -> Iterator[Tuple[str, str]]:
+    """What ``info`` tells of a file of the Memory Dump application."""
+    found = mb_analysis(reader)
+    if isinstance(reader, MbReader):
+        body = "gzip" if reader.header.compressed else "raw"
+        yield "version", f"{reader.header.version}, {body} body"
+    else:
+        yield "root", "one series" if reader.header.single else "an array of series"
+    points = sum([one.points for one in found.series])
+    shown = ", ".join([_printable(one.name) or "(no name)" for one in found.series[:8]]) + ", ..." * (
+        len(found.series) > 8
+    )
+    yield "series", f"{len(found.series):,}" + (f": {shown}" if shown else "")
+    yield "points", f"{points:,}, {_many(len(found.snapshots), 'snapshot')}"
+    times = [time for one in found.series for time in (one.first_us, one.last_us) if time is not None]
+    if times:
+        yield "from", _mb_time(min(times))
+        yield "to", _mb_time(max(times))
+    if found.snapshots:
+        pages = sum([one.conclusion.total_page_count for one in found.snapshots])
+        names = {type.name: None for one in found.snapshots for type in one.conclusion.type_stats}
+        shown = ", ".join([_printable(name) or "(no name)" for name in [*names][:8]]) + ", ..." * (len(names) > 8)
+        yield "pages", f"{pages:,}" + (f" of the types {shown}" if names else "")
+
+
+def _mb_stats(reader: Union[MbReader, MbJsonReader], options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of a file of the Memory Dump application; with ``--snapshots`` two of its snapshots."""
+    if options.snapshots is not None:
+        first, second = _mb_pick(reader, options.snapshots)
+        yield from _mb_compare_lines(first, second, options)
+        return
+    found = mb_analysis(reader)
+    points = sum([one.points for one in found.series])
+    yield f"{_many(points, 'point')} of {len(found.series):,} series, {_many(len(found.snapshots), 'snapshot')}"
+    for one in found.series[: options.top]:
+        yield ""
+        yield f"{_printable(one.name) or '(no name)'}, {_many(one.points, 'point')}"
+        yield from _facts(_mb_series_facts(one))
+    if len(found.series) > options.top:
+        yield f"and {len(found.series) - options.top:,} more series"
+    yield from _mb_snapshot_tables(found, options)
+
+
+def _mb_series_facts(one: MbSeriesUse) -> Iterator[Tuple[str, str]]:
+    if one.first_us is None:
+        yield "values", "none"
+        return
+    lasts = cast("float", one.last_us) - one.first_us
+    yield "from", f"{_mb_time(one.first_us)}, {_duration(int(max(lasts, 0)))}"
+    yield "values", _sparkline([max(value, 0) for value in one.values])
+    yield "", f"in each {_duration(one.bucket_us)}"
+    yield "first, last", f"{_mb_bytes(cast('float', one.first))}, {_mb_bytes(cast('float', one.last))}"
+    after = max(cast("float", one.peak_us) - one.first_us, 0)
+    yield "least", _mb_bytes(cast("float", one.least))
+    yield "peak", f"{_mb_bytes(cast('float', one.most))} at +{_duration(int(after))}"
+    if one.names or one.events:
+        yield "marked", f"{_many(one.names, 'name')}, {_many(one.events, 'event')}"
+
+
+def _mb_snapshot_tables(found: MbAnalysis, options: _Options) -> Iterator[str]:
+    first_us = [one.first_us for one in found.series]
+
+    def at(one: MbSnapshot) -> str:
+        start = first_us[one.series_number]
+        if start is None or not -_INFINITY < one.timestamp < _INFINITY:
+            return "none"
+        return ("-" if one.timestamp < start else "+") + _duration(int(abs(one.timestamp - start)))
+
+    numbered = [*enumerate(found.snapshots)]
+    yield from _table(
+        "Snapshots",
+        ("number", "at", "pages", "empty", "size", "used", "survival", "series, name and event"),
+        numbered,
+        lambda row: (
+            str(row[0]),
+            at(row[1]),
+            f"{row[1].conclusion.total_page_count:,}",
+            f"{row[1].conclusion.empty_page_count:,}",
+            _mb_bytes(row[1].conclusion.total_size),
+            _mb_bytes(row[1].conclusion.total_used_size),
+            f"{100 * row[1].conclusion.overall_survival_rate:.1f} %",
+            _printable(", ".join(filter(None, (found.series[row[1].series_number].name, row[1].name, row[1].event)))),
+        ),
+        options.top,
+    )
+    yield from _table(
+        "Pages by type",
+        ("snapshot", "pages", "size", "used", "survival", "type"),
+        [(number, type) for number, one in numbered for type in one.conclusion.type_stats],
+        lambda row: (
+            str(row[0]),
+            f"{row[1].page_count:,}",
+            _mb_bytes(row[1].total_size),
+            _mb_bytes(row[1].total_used_size),
+            f"{100 * row[1].survival_rate:.1f} %",
+            _printable(row[1].name) or "(no name)",
+        ),
+        options.top,
+    )
+
+
+def _mb_pick(reader: Union[MbReader, MbJsonReader], numbers: Sequence[int]) -> List[Point]:
+    """The snapshots of those numbers, counted from 0, from the end where negative."""
+    kept: Dict[int, Point] = {}
+    total = 0
+    back = max([-number for number in numbers])
+    for record in reader:
+        if type(record) is Point and record.page_types is not None:
+            kept[total] = record
+            if total - back not in numbers:
+                kept.pop(total - back, None)
+            total += 1
+    found = [kept.get(number if number >= 0 else total + number) for number in numbers]
+    if None in found:
+        wrong = numbers[found.index(None)]
+        raise _UsageError(f"no snapshot {wrong}: there are {_many(total, 'snapshot')}, counted from 0")
+    return cast("List[Point]", found)
+
+
+def _mb_compare_lines(first: Point, second: Point, options: _Options) -> Iterator[str]:
+    changes = sorted(mb_compare(first, second), key=lambda one: (-abs(one.used[1] - one.used[0]), one.name))
+    totals = [sum([one.used[place] for one in changes]) for place in (0, 1)]
+    times = f"{_mb_time(first.timestamp)} and {_mb_time(second.timestamp)}"
+    yield f"snapshots of {times}, {_mb_bytes(totals[0])} and {_mb_bytes(totals[1])} used"
+    yield from _table(
+        "Changes by type",
+        ("change", "used", "then", "pages", "then", "grown", "shrunk", "added", "removed", "type"),
+        changes,
+        lambda one: (
+            ("+" if one.used[1] >= one.used[0] else "") + _mb_bytes(one.used[1] - one.used[0]),
+            *map(_mb_bytes, one.used),
+            *(f"{number:,}" for number in (*one.pages, one.grown, one.shrunk, one.added, one.removed)),
+            _printable(one.name) or "(no name)",
+        ),
+        options.top,
+    )
+
+
+def _mb_stats_json(reader: Union[MbReader, MbJsonReader], options: _Options) -> Any:
+    if options.snapshots is not None:
+        return {"changes": mb_compare(*_mb_pick(reader, options.snapshots))}
+    return mb_analysis(reader)
+
+
+def _mb_pair(reader: Any, other: Any, options: _Options) -> Tuple[Point, Point]:
+    """A snapshot of either file: those that are asked for, else the last ones."""
+    left, right = options.snapshots or (-1, -1)
+    return _mb_pick(reader, [left])[0], _mb_pick(other, [right])[0]
+
+
+def _mb_compare(reader: Any, other: Any, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of two files: what changed between a snapshot of each, by type of pages."""
+    first, second = _mb_pair(reader, other, options)
+    return _mb_compare_lines(first, second, options)
+
+
+def _mb_compare_json(reader: Any, other: Any, options: _Options) -> Any:
+    return {"changes": mb_compare(*_mb_pair(reader, other, options))}
+
+
+def _mb_demo_records() -> Iterator[MbRecord]:
+    """A program's heap and cache over a minute: a leak, two collections, and snapshots of its pages."""
+    start_us = 1_764_979_200_000_000
+    ids = [bytes.fromhex(f"0190a5c0000040008000{number:012x}") for number in range(200)]
+    for number, name in enumerate(("Main Process", "Image Cache")):
+        yield Series(ids[number], name, mb_color(name), True, 60)
+        for second in range(60):
+            value = (
+                48_000_000 + 350_000 * (second % 25) + 90_000 * second if not number else 9_000_000 + 64_000 * second
+            )
+            id = ids[2 + 60 * number + second]
+            snapshot = not number and second in (24, 25, 59)
+            event = {24: "GC_START", 25: "GC_END"}.get(second) if snapshot else None
+            types = None
+            if snapshot:
+                heap = [
+                    Page(
+                        4096, None, mb_run_stream(4096, free_ranges=[(512 * (page % 5), 512 * (page % 5) + 8 * second)])
+                    )
+                    for page in range(40 + second)
+                ]
+                stack = [Page(size, 0.5, mb_run_stream(size, occupancy=0.5)) for size in (8192, 16384)]
+                types = (PageType("Heap", 4096, tuple(heap)), PageType("Stack", 0, tuple(stack)))
+            label = "before the collection" if second == 24 and snapshot else None
+            time = float(start_us + 1_000_000 * second)
+            yield Point(time, float(value), label, id, snapshot, event, types)
+
+
+def _mb_demo(file: WritableFile) -> None:
+    with MbWriter(file) as writer:
+        writer.write_all(_mb_demo_records())
+
+
+def _mb_json_demo(file: WritableFile) -> None:
+    with MbJsonWriter(file) as writer:
+        writer.write_all(_mb_demo_records())
+
+
 _VIEWS = {
     "mlyze": _View(_mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_upstream_report, _mlyze_demo, {}),
     "clog": _View(_clog_info, _clog_stats, _clog_stats_json, None, _clog_demo, {"text": _clog_to_text}),
@@ -9875,6 +10640,19 @@ _VIEWS = {
         _prof_compare,
         _prof_compare_json,
         ProfVerdict,
+    ),
+    "mb": _View(
+        _mb_info, _mb_stats, _mb_stats_json, None, _mb_demo, {"json": _mb_to_json}, _mb_compare, _mb_compare_json
+    ),
+    "mb-json": _View(
+        _mb_info,
+        _mb_stats,
+        _mb_stats_json,
+        None,
+        _mb_json_demo,
+        {"mb": _mb_json_to_mb, "json": _mb_json_to_json},
+        _mb_compare,
+        _mb_compare_json,
     ),
 }
 
@@ -10052,7 +10830,12 @@ def _discard(file: IO[bytes], path: str) -> None:
 
 
 def _reading(
-    options: _Options, name: str, *, recover: bool = False, dictionary: Optional[str] = None
+    options: _Options,
+    name: str,
+    *,
+    recover: bool = False,
+    dictionary: Optional[str] = None,
+    like_upstream: bool = False,
 ) -> Reader[Any, Any]:
     """The Reader of a file of the command line."""
     source = _input(name)
@@ -10061,6 +10844,8 @@ def _reading(
         given: Dict[str, Any] = {}
         if dictionary is not None and known.name == "clog":
             given["dictionary"] = _other_sites(dictionary)
+        if like_upstream and known.name == "mb-json":
+            given["like_upstream"] = True
         return known.reader(source, recover=recover or options.recover, **given)
     except BaseException:
         source.close()
@@ -10180,7 +10965,10 @@ def _run_decode(options: _Options) -> int:
 
 
 def _run_convert(options: _Options) -> int:
-    with _reading(options, options.file, recover=options.like_upstream, dictionary=options.dictionary) as reader:
+    upstream = options.like_upstream
+    with _reading(
+        options, options.file, recover=upstream, dictionary=options.dictionary, like_upstream=upstream
+    ) as reader:
         targets = _VIEWS[reader.format].targets
         if options.to not in targets:
             offer = f"converted to: {', '.join(targets)}" if targets else "not converted to anything yet"
@@ -10384,6 +11172,15 @@ def _rows(text: str) -> int:
     return number
 
 
+def _two_numbers(text: str) -> Tuple[int, int]:
+    """Two numbers and a comma, of the command line."""
+    try:
+        left, right = map(int, text.split(","))
+    except ValueError:
+        raise _misuse(f"not two numbers: {text!r}; try 0,5 or 0,-1") from None
+    return left, right
+
+
 def _microseconds(text: str) -> int:
     """A time span in seconds, of the command line."""
     try:
@@ -10461,11 +11258,22 @@ def _parser() -> Any:
     )
     made.add_argument("--thread", metavar="T", help="prof: only the thread of this number or name")
     made.add_argument(
+        "--snapshots",
+        type=_two_numbers,
+        metavar="A,B",
+        help="mb: what changed between two snapshots, counted from 0, or from -1 at the end; of two files, one of each",
+    )
+    made.add_argument(
         "--like-upstream", action="store_true", help="what the format's own program prints, right or wrong"
     )
     made = command("convert", _run_convert, "to another format", "convert app.clog --to text --level WARN,ERROR")
     reading(made)
-    made.add_argument("--to", required=True, metavar="TARGET", help="what to: text (clog), json (prof)")
+    made.add_argument(
+        "--to", required=True, metavar="TARGET", help="what to: text (clog), json (prof, mb, mb-json), mb (mb-json)"
+    )
+    made.add_argument(
+        "--bitmap", action="store_true", help="json: runs of pages in hexadecimal, as mb's guide has them"
+    )
     made.add_argument(
         "--pattern",
         default=CLOG_PATTERN,
