@@ -623,6 +623,8 @@ _JSON_DEPTH = 200  # levels of nesting
 _JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
 _JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
 _JSON_WORDS = {b"null": None, b"true": True, b"false": False}
+_JSON_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_JSON_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _JSON_NUMERIC = frozenset(bytes((byte,)) for byte in b"+-.0123456789Ee")
 _CHUNK = 65536
 
@@ -8034,16 +8036,17 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._at = start + len(data[: cursor.at].decode())
         return value
 
-    def _shallow(self, value: Any, start: int, path: str, depth: int) -> None:
-        """Raise where a value, or what it is inside of, nests too deeply; that is read again, from ``start``."""
-        inside = depth
-        level = [value]
-        while level:
-            level = [one for one in level if isinstance(one, (dict, list))]
-            inside += bool(level)
-            if inside > _JSON_DEPTH:
-                self._exactly(start, path, 0)
-            level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+    def _check_depth(self, start: int, path: str, depth: int) -> None:
+        """Raise where what stands from ``start`` to here nests too deeply; each round takes off the innermost level."""
+        text = self._text[start : self._at]
+        if text.count("[") + text.count("{") + depth <= _JSON_DEPTH:
+            return
+        bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+        marks = bare.encode().translate(_JSON_BRACKETS, _JSON_NO_BRACKETS)
+        for _ in range(_JSON_DEPTH - depth):
+            marks = marks.replace(b"[]", b"")
+        if marks:
+            self._exactly(start, path, depth)
 
     def _items(self, path: str) -> Iterator[str]:
         """Enter an array: gives the path of each item, and stands before its value, which is then to be taken."""
@@ -8129,12 +8132,13 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
 
     def _member(self, path: str, key: str, start: int, *, quiet: bool = False) -> Any:
         """The value of a series' key."""
-        value = self._value(f"{path}.{key}" if key in _MB_JSON_NAMES else path, 1)
+        inner = f"{path}.{key}" if key in _MB_JSON_NAMES else path
+        place = self._at
+        value = self._value(inner, 1)
+        self._check_depth(place, inner, 1)
         self._begin = start
-        if key not in _MB_JSON_SERIES:
-            self._shallow(value, start, path, 1)
-            if not quiet:
-                self._problem("unknown key", path)
+        if key not in _MB_JSON_SERIES and not quiet:
+            self._problem("unknown key", path)
         return value
 
     def _members_before_data(self, path: str) -> Dict[str, Any]:
@@ -8178,16 +8182,13 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         """The object of a point, in which the application finds nothing to stumble over."""
         start = self._at
         value = self._value(path)
+        self._check_depth(start, path, 0)
         if type(value) is not dict:
             rule = "JSON of the program before 2.0" if type(value) is list else "a point is no object"
             raise self._fault(rule, self._offset(start), path)
         if "x" in value and "y" in value and "timestamp" not in value:
             raise self._fault("JSON of the program before 2.0", self._offset(start), path)
-        if not value.keys() <= _MB_JSON_POINT:
-            for key in value.keys() - _MB_JSON_POINT:
-                self._shallow(value[key], start, path, 1)
         if "meta" in value:
-            self._shallow(value["meta"], start, path, 1)
             for rule, where in _mb_json_faults(value, path):
                 if not (quiet and self._problems.recover):
                     self._problems.step_over(self._fault(rule, self._offset(start), where))
@@ -8344,6 +8345,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             return stream
         found = page.get("freeList")
         ranges = found if type(found) is list else None
+        quick = _mb_json_quick_stream(ranges, size) if ranges else b""
+        if quick:
+            return quick
         try:
             if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
                 self._problem("not a range", f"{path}.freeList")
@@ -8351,6 +8355,27 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         except (ValueError, TypeError):
             self._problem("a run that the application does not write as itself", path)
             return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=True)
+
+
+def _mb_json_quick_stream(ranges: Sequence[Any], size: int) -> bytes:
+    """The run stream of ranges of whole units, in order and apart; nothing for what needs ``mb_run_stream``."""
+    runs: List[float] = []
+    at = 0.0
+    try:
+        for start, end in ranges:
+            if type(start) is not float or type(end) is not float:
+                return b""
+            runs.append((start - at) / _MB_UNIT)
+            runs.append((end - start) / _MB_UNIT)
+            at = end
+        if at < size:
+            runs.append(-(-(size - at) // _MB_UNIT))
+        whole = [*map(int, runs)]
+    except (TypeError, ValueError, OverflowError):
+        return b""
+    if whole != runs or whole[0] < 0 or min(whole[1:]) < 1 or max(whole) >> 32:
+        return b""
+    return bytes(whole) if max(whole) < 0x80 else b"".join(map(encode_varint, whole))
 
 
 def _mb_json_constant(word: str) -> float:
