@@ -1034,6 +1034,7 @@ def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
         else:
             inflater, data = trial, trial.unconsumed_tail
     try:
+        pieces.append(inflater.decompress(b""))  # a byte that was found, but was more than ``size``
         pieces.extend(inflater.decompress(data[at : at + 1]) for at in range(len(data)))
     except _zlib.error:
         pass  # the fault itself, which the caller has seen

@@ -513,6 +513,8 @@ def test_oracle_on_mutations(name: str, seed: int) -> None:
     rng = random.Random(seed)
     for number in range(BLOCK):
         data = mutate(rng, rng.choice(small), rng.choice(small))
+        if data.startswith(b"\x1f\x8b\x08"):  # as a gzip file it would be read through
+            continue
         try:
             check_readings(data, name)
         except BaseException:
@@ -1050,7 +1052,7 @@ def test_lines_and_whole_say_the_same(name: str) -> None:
             if not re.search("[\ud800-\udfff]", text):
                 made = io.BytesIO()
                 mf.encode(text.encode().splitlines(keepends=True), made)
-                assert made.getvalue() == data
+                assert_same_file(made.getvalue(), data)
 
 
 @each_format
@@ -1061,7 +1063,7 @@ def test_read_and_write_document(name: str) -> None:
         made = io.BytesIO()
         with mf.FORMATS[name].writer(made) as writer:
             writer.write_document(document)
-        assert made.getvalue() == data
+        assert_same_file(made.getvalue(), data)
 
 
 @each_format
@@ -1199,7 +1201,7 @@ def test_decode_and_encode(name: str, tmp_path: Path) -> None:
             assert cli("decode", path, "--recover", *lines, "-f", "-o", text)[:2] == (0, b"")
             assert text.read_text(encoding="ascii") == decoded(data, name, recover=True, lines=bool(lines))
             assert cli("encode", text, "-f", "-o", back) == Run(0, b"", "")
-            assert back.read_bytes() == data
+            assert_same_file(back.read_bytes(), data)
 
 
 def test_output_is_complete_or_not_there(sample: Path, tmp_path: Path) -> None:
@@ -5404,8 +5406,8 @@ STEPPED_OVER["mb"] = [
 
 
 def big_dump(shift: int) -> bytes:
-    """About 70 KB; the first string is as much longer as is asked for."""
-    table = mb_strings(b"Main" + b"x" * (64 + shift), *[b"#ff5733", b"GC", b"Heap", b"\xe2\x82\xac"])
+    """About 70 KB; the last string is as much longer as is asked for."""
+    table = mb_strings(b"Main", b"#ff5733", b"GC", b"Heap", b"\xe2\x82\xac", b"x" * (64 + shift))
     long = mb_point(meta=mb_memory(mb_type(*[mb_page(bytes(200), 1600)] * 20)))
     return mb_file(table + mb_list(mb_series(*(MB_POINTS * 90 + [long] * 8 + MB_POINTS * 20)), mb_series(name=2)))
 
@@ -5440,7 +5442,7 @@ def rebuild_mb(spans: List[mf.Span], data: bytes) -> Rebuilt:
         return strings[number] if 0 <= number < len(strings) else None
 
     def number(text: Optional[str], more: int = 0) -> bytes:
-        return varint(usual[text] + more) if text in usual else b"?"
+        return varint(usual[text] + more) if text in usual else b"no such string"
 
     for path, fields in groups:
         named: Json = {span.path[len(path) + 1 :]: span.value for span in fields}
