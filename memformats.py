@@ -1131,6 +1131,7 @@ class _Gunzip:
         self._member = -1
         self._inflater: Any = None
         self._data_offset = 0
+        self._head_crc = 0  # of the member's header so far
         self._crc = self._size = 0  # of what the member has given so far
         self._data = b""  # compressed bytes that the inflater has not taken yet
         self._fault: Optional[FormatError] = None
@@ -1188,6 +1189,7 @@ class _Gunzip:
         self._member += 1
         if self._source.peek(2) != _GZIP_MAGIC and not self._inside:
             raise self._error("trailing-data", offset, "magic", "not another gzip member")
+        self._head_crc = 0
         _, method, flags, _, _, _ = self._take(GZIP_HEADER)
         if method != 8:
             raise self._error("bad-compression", offset + 2, "method", f"not deflate: {method}")
@@ -1200,7 +1202,10 @@ class _Gunzip:
             if flags & flag:
                 self._take_bytes(name, self._source.peek(_CHUNK).find(b"\0") + 1 or _CHUNK)
         if flags & _FHCRC:
-            self._take_bytes("header_crc", 2)
+            offset, wanted = self._source.position, self._head_crc & 0xFFFF
+            (crc,) = _U16.unpack(self._take_bytes("header_crc", 2))
+            if crc != wanted:
+                raise self._error("bad-compression", offset, "header_crc", f"0x{crc:04x}, but it is 0x{wanted:04x}")
         self._data_offset = self._source.position
         self._inflater = _zlib.decompressobj(-15)
         self._crc = self._size = 0
@@ -1217,6 +1222,7 @@ class _Gunzip:
     def _take(self, layout: Layout) -> Tuple[Any, ...]:
         offset = self._source.position
         data = self._source.read(layout.size)
+        self._head_crc = _zlib.crc32(data, self._head_crc)
         if len(data) < layout.size:
             start, name, detail = layout.cut(len(data))
             raise self._error("truncated", offset + start, name, f"the file ends inside this field: {detail}")
@@ -1225,6 +1231,7 @@ class _Gunzip:
     def _take_bytes(self, name: str, size: int) -> bytes:
         offset = self._source.position
         data = self._source.read(size)
+        self._head_crc = _zlib.crc32(data, self._head_crc)
         if len(data) < size:
             raise self._error("truncated", offset, name, "the file ends inside this field")
         return data
@@ -1251,6 +1258,7 @@ def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
         else:
             inflater, data = trial, trial.unconsumed_tail
     try:
+        pieces.append(inflater.decompress(b""))  # a byte that was found, but was more than ``size``
         pieces.extend(inflater.decompress(data[at : at + 1]) for at in range(len(data)))
     except _zlib.error:
         pass  # the fault itself, which the caller has seen
@@ -1267,6 +1275,7 @@ def _explain_member(walk: _Walk) -> Optional[FormatError]:
     def wrong(code: str, offset: int, name: str, reason: str) -> FormatError:
         return _error(walk.format, code, offset, f"gzip.{name}", reason)
 
+    begin = walk.offset
     header = walk.layout(GZIP_HEADER, "gzip.")
     if header["method"] != 8:
         raise wrong("bad-compression", walk.offset - 8, "method", f"not deflate: {header['method']}")
@@ -1283,6 +1292,11 @@ def _explain_member(walk: _Walk) -> Optional[FormatError]:
         if walk.offset + size > len(walk.data):
             offset = walk.offset + 2 * (name == "extra" and walk.offset + 2 <= len(walk.data))
             raise wrong("truncated", offset, name, "the file ends inside this field")
+        if name == "header_crc":
+            crc = int.from_bytes(walk.data[walk.offset : walk.offset + 2], "little")
+            wanted = _zlib.crc32(walk.data[begin : walk.offset]) & 0xFFFF
+            if crc != wanted:
+                raise wrong("bad-compression", walk.offset, name, f"0x{crc:04x}, but it is 0x{wanted:04x}")
         walk.take(f"gzip.{name}", size, "bytes")
     start = walk.offset
     inflater = _zlib.decompressobj(-15)
@@ -6586,6 +6600,7 @@ _MB_UNIT = 8  # bytes of a page that one of a run stands for
 _MB_NO_ID = bytes(16)
 _MB_F32 = struct.Struct("<f")
 _MB_TIMES = struct.Struct("<dd")
+_MB_SHARE = struct.Struct("<fB")  # of a page, with the first byte of the length of its run stream
 
 # What can be wrong, and how bad it is.  Stepped over are the version, a body that is raw against the flags, and ids
 # that are no UUIDs; of gzip itself the codes are bad-compression, truncated, trailing-data and limit.
@@ -7179,13 +7194,16 @@ class _MbOddError(Exception):
     """Something that is not of the usual form, and is left to be read exactly."""
 
 
-def _mb_long(data: bytes, at: int) -> Tuple[int, int]:
-    """A varint in its shortest form."""
+def _mb_number(data: bytes, at: int) -> Tuple[int, int]:
+    """A varint in its shortest form, and where it ends."""
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
     try:
         value, stop = decode_varint(data, at)
     except OverflowError:
         raise _MbOddError from None
-    if (not data[stop - 1] and stop > at + 1) or value >> 64:
+    if not data[stop - 1] or value >> 64:
         raise _MbOddError
     return value, stop
 
@@ -7206,7 +7224,7 @@ def _mb_quick_point(data: bytes, at: int, flags: int, usual: Mapping[int, str]) 
             number = data[at]
             at += 1
             if number > 0x7F:
-                number, at = _mb_long(data, at - 1)
+                number, at = _mb_number(data, at - 1)
             name = usual[number]
         if flags & _MB_POINT_ID:
             point_id = data[at : at + 16]
@@ -7217,7 +7235,7 @@ def _mb_quick_point(data: bytes, at: int, flags: int, usual: Mapping[int, str]) 
             number = data[at]
             at += 1
             if number > 0x7F:
-                number, at = _mb_long(data, at - 1)
+                number, at = _mb_number(data, at - 1)
             if number:
                 event = usual[number - 1]
             memory = data[at]
@@ -7235,26 +7253,18 @@ def _mb_quick_point(data: bytes, at: int, flags: int, usual: Mapping[int, str]) 
 
 
 def _mb_quick_page_types(data: bytes, at: int, usual: Mapping[int, str]) -> Tuple[Tuple[PageType, ...], int]:
+    # Numbers of two bytes are put together here: page sizes and the lengths of streams often are such.  The last byte
+    # of a stream is looked at for its own sake, and tells whether the stream is there.
     new = tuple.__new__
-    absent = _MB_ABSENT
-    unpack = _MB_F32.unpack_from
+    unpack = _MB_SHARE.unpack_from
     infinity = _INFINITY
-    have = len(data)
     none = b""
     page_types = []
-    number = data[at]
-    at += 1
-    if number > 0x7F:
-        number, at = _mb_long(data, at - 1)
+    number, at = _mb_number(data, at)
     for _ in range(number):
-        number = data[at]
-        uniform = data[at + 1]
-        page_count = data[at + 2]
-        at += 3
-        if number > 0x7F or uniform > 0x7F or page_count > 0x7F:
-            number, at = _mb_long(data, at - 3)
-            uniform, at = _mb_long(data, at)
-            page_count, at = _mb_long(data, at)
+        number, at = _mb_number(data, at)
+        uniform, at = _mb_number(data, at)
+        page_count, at = _mb_number(data, at)
         name = usual[number]
         pages: List[Page] = []
         add = pages.append
@@ -7264,24 +7274,31 @@ def _mb_quick_page_types(data: bytes, at: int, usual: Mapping[int, str]) -> Tupl
                 size = data[at]
                 at += 1
                 if size > 0x7F:
-                    size, at = _mb_long(data, at - 1)
-            share: Optional[float] = None
-            if data[at : at + 4] != absent:
-                (share,) = unpack(data, at)
-                if not share <= infinity:
-                    raise _MbOddError
-            length = data[at + 4]
+                    more = data[at]
+                    at += 1
+                    if 0 < more < 0x80:
+                        size += (more << 7) - 128
+                    else:
+                        size, at = _mb_number(data, at - 2)
+            share: Optional[float]
+            share, length = unpack(data, at)
             at += 5
             if length > 0x7F:
-                length, at = _mb_long(data, at - 1)
+                more = data[at]
+                at += 1
+                if 0 < more < 0x80:
+                    length += (more << 7) - 128
+                else:
+                    length, at = _mb_number(data, at - 2)
             stop = at + length
-            if stop > have:
-                raise IndexError
-            stream = data[at:stop]
-            at = stop
-            if length and data[at - 1] > 0x7F:
+            if data[stop - 1] > 0x7F:
                 raise _MbOddError
-            add(new(Page, (size, share, stream, none)))
+            if share == -1.0:
+                share = None
+            elif not share <= infinity:
+                raise _MbOddError
+            add(new(Page, (size, share, data[at:stop], none)))
+            at = stop
         page_types.append(new(PageType, (name, uniform, tuple(pages))))
     return tuple(page_types), at
 
