@@ -7868,6 +7868,7 @@ def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single
     begin = text.at
     seen = False
     name: Any = None
+    late: List[FormatError] = []
     for key, start in text.members(path):
         yield
         _explain_mb_json_gap(walk, start)
@@ -7879,7 +7880,7 @@ def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single
             walk.take(f"{path}.data", text.at + 1 - walk.offset, "json")
             for inner in text.items(f"{path}.data"):
                 yield
-                _explain_mb_json_point(walk, text, inner)
+                late += _explain_mb_json_point(walk, text, inner)
             continue
         value = _explain_mb_json_value(walk, text, path, key, 1)
         if key == "name":
@@ -7891,10 +7892,15 @@ def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single
     if not seen:
         raise walk.fault("a series without an array data", begin, path)
     if type(name) is not str:
-        walk.annotate(walk.skip(walk.fault("a series without a name", begin, path)))
+        late.append(walk.fault("a series without a name", begin, path))
+        if walk.recover:
+            walk.annotate(walk.skip(late[-1]))
+    if late and not walk.recover:
+        raise late[0]
 
 
-def _explain_mb_json_point(walk: _Walk, text: _JsonCursor, path: str) -> None:
+def _explain_mb_json_point(walk: _Walk, text: _JsonCursor, path: str) -> List[FormatError]:
+    """A point; gives the faults that end the reading after its series, unless they are stepped over."""
     byte = text.peek()
     begin = text.at
     if byte != b"{":
@@ -7904,10 +7910,12 @@ def _explain_mb_json_point(walk: _Walk, text: _JsonCursor, path: str) -> None:
     point = _explain_mb_json_object(walk, text, path, "data", 0)
     if "x" in point and "y" in point and "timestamp" not in point:
         raise walk.fault("JSON of the program before 2.0", begin, path)
-    for rule, where in _mb_json_faults(point, path):
-        walk.annotate(walk.skip(walk.fault(rule, begin, where)))
     _explain_mb_json_gap(walk, text.at - 1)
     walk.take(path, 1, "json")
+    late = [walk.fault(rule, begin, where) for rule, where in _mb_json_faults(point, path)]
+    for fault in late if walk.recover else ():
+        walk.annotate(walk.skip(fault))
+    return late
 
 
 _MB_JSON_INSIDE = {"data": "meta", "meta": "memory", "memory": "pageTypes", "pageTypes": "pages"}
@@ -7998,6 +8006,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._counted = (0, 0)  # a place in the text, and in the data
         self._begin = 0  # of the record, for its problems
         self._done = 0  # where the next record's own text begins
+        self._late: Optional[FormatError] = None
         decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_mb_json_constant)
         self._scan: Callable[[str, int], Tuple[Any, int]] = decoder.scan_once
         bom = self._text.startswith(_MB_JSON_BOM)
@@ -8088,7 +8097,8 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
                     yield from self._read_series(path)
                     usual = "]}]"
             if self._peek():
-                raise self._fault("bytes after the text", self._offset(self._at), "")
+                fault = self._fault("bytes after the text", self._offset(self._at), "")
+                raise self._source.error or fault
             if self._valid is not None:
                 raise self._fault("not UTF-8", self._valid, "")
             end = self._text[self._done :]
@@ -8118,7 +8128,11 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         for inner in self._items(f"{path}.data"):
             self._peek()
             self._begin = self._at
-            point = self._point(self._point_value(inner), inner)
+            value = self._point_value(inner)
+            if "meta" in value:
+                for rule, where in _mb_json_faults(value, inner):
+                    self._stumble(rule, where)
+            point = self._point(value, inner)
             text = self._text[self._done : self._at]
             try:
                 usual = text == comma + _mb_json_point(point)
@@ -8135,7 +8149,10 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             if key == "data":
                 self._problem("a second data", f"{path}.data")
         if type({**members, **later}.get("name")) is not str:
-            self._problems.step_over(self._fault("a series without a name", self._offset(begin), path))
+            self._begin = begin
+            self._stumble("a series without a name", path)
+        if self._late is not None:
+            raise self._late
 
     def _key(self, path: str) -> Tuple[str, int]:
         """A key and where it stands; its value is next."""
@@ -8186,7 +8203,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         try:
             for inner in self._items(f"{path}.data"):
                 self._peek()
-                self._point_value(inner, quiet=True)
+                self._point_value(inner)
                 points += 1
             while self._take(",}", path) == ",":
                 key, start = self._key(path)
@@ -8195,8 +8212,8 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             pass  # which is met again
         return points, later
 
-    def _point_value(self, path: str, *, quiet: bool = False) -> Dict[str, Any]:
-        """The object of a point, in which the application finds nothing to stumble over."""
+    def _point_value(self, path: str) -> Dict[str, Any]:
+        """The object of a point."""
         start = self._at
         value = self._value(path)
         self._check_depth(start, path, 0)
@@ -8205,11 +8222,15 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             raise self._fault(rule, self._offset(start), path)
         if "x" in value and "y" in value and "timestamp" not in value:
             raise self._fault("JSON of the program before 2.0", self._offset(start), path)
-        if "meta" in value:
-            for rule, where in _mb_json_faults(value, path):
-                if not (quiet and self._problems.recover):
-                    self._problems.step_over(self._fault(rule, self._offset(start), where))
         return value
+
+    def _stumble(self, rule: str, path: str) -> None:
+        """A fault in the record, which is told now when recovering, else raised when the series has been read."""
+        fault = self._fault(rule, self._offset(self._begin), path)
+        if self._problems.recover:
+            self._problems.step_over(fault)
+        else:
+            self._late = self._late or fault
 
     def _problem(self, rule: str, path: str, detail: str = "") -> None:
         """Count a deviation or note in the record that is being read."""

@@ -13,7 +13,7 @@ repository, on machines that have them), files built here byte by byte, and numb
 6.  documents       JSON in and out
 7.  command line    as a user drives it
 8.  README          its examples do what they show
-9.  formats         what only one format has.   9.1 mlyze   9.2 clog   9.3 prof   9.4 mb
+9.  formats         what only one format has.   9.1 mlyze   9.2 clog   9.3 prof   9.4 mb   9.5 mb-json
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import copy
+import datetime as dt
 import errno
 import functools
 import gzip
@@ -106,9 +107,10 @@ each_format = pytest.mark.parametrize("name", list(mf.FORMATS))
 
 
 def recordings(name: str) -> List[Path]:
-    """The recordings of one format."""
+    """The recordings of one format; those of mb-json stand with those of mb."""
     extensions = mf.FORMATS[name].extensions
-    return sorted(path for path in (RECORDINGS / name).glob("*") if path.name.endswith(extensions))
+    paths = (RECORDINGS / name.partition("-")[0]).glob("*")
+    return sorted(path for path in paths if path.name.endswith(extensions) and ".expected." not in path.name)
 
 
 ALL_RECORDINGS = [(name, path) for name in mf.FORMATS for path in recordings(name)]
@@ -358,7 +360,7 @@ def test_errata_are_all_listed() -> None:
     listed = json.loads((HERE / "vectors" / "errata.json").read_text(encoding="ascii"))
     by_number = {(erratum["format"], erratum["number"]): erratum for erratum in listed}
     assert len(by_number) == len(listed)
-    shown = {(v.about["format"], number, v.id) for v in VECTORS for number in v.about["errata"]}
+    shown = {(v.about["format"].partition("-")[0], number, v.id) for v in VECTORS for number in v.about["errata"]}
     assert {(e["format"], e["number"], id) for e in listed for id in e.get("vectors", ())} == shown
     for erratum in listed:
         assert {*erratum} == {"format", "number", "line", "vectors" if "vectors" in erratum else "why_none"}
@@ -5529,3 +5531,289 @@ def test_mb_oracle_on_small_files() -> None:
     for data in SMALL_FILES["mb"]:
         for size in range(len(data) + 1):
             check_readings(data[:size], "mb")
+
+
+# ==== 9.5 mb-json =====================================================================================
+#
+# What a text says is worked out here from ``json.loads`` and the rules of the format text, apart from the Reader.
+
+MB_TEXTS = recordings("mb-json")
+each_mb_text = pytest.mark.parametrize("path", MB_TEXTS, ids=lambda path: path.stem)
+TIME = re.compile(
+    r"([+-]\d{6}|\d{4})(?:-(\d\d)(?:-(\d\d))?)?"
+    r"(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:\.(\d+))?)?(?:(Z)|([+-])(\d\d):?(\d\d))?)?",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def iso_us(text: str) -> Optional[int]:
+    """Microseconds of a time of ISO 8601, by the calendar of ``datetime``."""
+    found = TIME.fullmatch(text)
+    if not found:
+        return None
+    year, month, day, hour, minute, second, fraction, _, sign, ahead, more = found.groups()
+    if not 0 < int(year) < 9999:
+        return mf._iso_us(text)
+    try:
+        day_number = dt.date(int(year), int(month or 1), int(day or 1)).toordinal()
+    except ValueError:
+        return None
+    numbers = [int(part or 0) for part in (hour, minute, second)]
+    if numbers > [24, 0, 0] or max(numbers[1:]) > 59 or (more and int(more) > 59):
+        return None
+    seconds = 3600 * numbers[0] + 60 * numbers[1] + numbers[2]
+    seconds -= (60 * int(ahead or 0) + int(more or 0)) * (-60 if sign == "-" else 60)
+    return 10**6 * (86400 * (day_number - dt.date(1970, 1, 1).toordinal()) + seconds) + int(
+        (fraction or "")[:6].ljust(6, "0")
+    )
+
+
+def js_text(value: Any) -> Optional[str]:
+    """What the application stores as text."""
+    if isinstance(value, str):
+        return value or None
+    return mf._js_json(value) if value is True or (isinstance(value, float) and value) else None
+
+
+def js_id(value: Any, none: bytes = b"") -> bytes:
+    if value in (None, ""):
+        return none
+    text = value if isinstance(value, str) else ""
+    good = re.fullmatch(r"(?i)[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", text, re.ASCII)
+    return (
+        bytes.fromhex(text.replace("-", ""))
+        if good or text.lower() == "-".join("f" * n for n in (8, 4, 4, 4, 12))
+        else bytes(16)
+    )
+
+
+def js_number(value: Json, key: str) -> float:
+    found = value.get(key)
+    if key == "timestamp" and isinstance(found, str):
+        time = iso_us(found)
+        return float(time) if time is not None else mf._js_to_number(found) if found else float("nan")
+    return mf._js_to_number(found) if found is not None else float("nan")
+
+
+def js_size(value: Any) -> int:
+    return int(value) if isinstance(value, float) and 0 <= value < 2**53 else 0
+
+
+def point_of(value: Json) -> mf.Point:
+    """The record of a point's JSON (mb 3.2)."""
+    meta = value.get("meta")
+    point = mf.Point(
+        js_number(value, "timestamp"),
+        js_number(value, "value"),
+        js_text(value.get("name")),
+        js_id(value.get("pointId")),
+    )
+    if not meta and not isinstance(meta, dict):
+        return point
+    types: Any = None
+    meta = meta if isinstance(meta, dict) else {}
+    memory = meta.get("memory")
+    if memory or isinstance(memory, dict):
+        found = memory.get("pageTypes") if isinstance(memory, dict) else ()
+        types = tuple(type_of(one) for one in (found if isinstance(found, list) else ()))
+    return point._replace(has_meta=True, event=js_text(meta.get("event")), page_types=types)
+
+
+def type_of(value: Any) -> mf.PageType:
+    if not isinstance(value, dict):
+        return mf.PageType()
+    uniform = js_size(value.get("uniformPageSize"))
+    pages = value.get("pages")
+    made = [page_of(page, uniform) for page in (pages if isinstance(pages, list) else ())]
+    return mf.PageType(js_text(value.get("name")) or "", uniform, tuple(made))
+
+
+def page_of(value: Any, uniform: int) -> mf.Page:
+    value = value if isinstance(value, dict) else {}
+    own = js_size(value.get("size"))
+    share = value.get("occupancy", -1.0)
+    share = 0.0 if share is None else share if isinstance(share, float) and "occupancy" in value else None
+    bitmap, ranges = value.get("bitmap"), value.get("freeList")
+    stream = mf.mb_run_stream(
+        own or uniform,
+        bitmap=bitmap if isinstance(bitmap, str) else "",
+        free_ranges=ranges if isinstance(ranges, list) else None,
+        occupancy=share,
+        like_upstream=True,
+    )
+    if isinstance(bitmap, str) and bitmap:
+        stream = re.sub(rb"[\x80-\xff]+\Z", b"", stream)
+    return mf.Page(uniform or own, share, stream)
+
+
+def usual_text(record: Any) -> Optional[str]:
+    """The JSON of a record as a writer has it; None of a run stream that cannot be read."""
+    made = io.BytesIO()
+    series = mf.Series()
+    try:
+        with mf.MbJsonWriter(made) as writer:
+            writer.write_all([record] if isinstance(record, mf.Series) else [series, record])
+    except mf.FormatError:
+        return None
+    text = made.getvalue().decode()[:-3]
+    return text[1:] if isinstance(record, mf.Series) else text[text.index('"data":[') + 8 :]
+
+
+def with_raw(record: Any, before: str, text: bytes) -> Any:
+    usual = usual_text(record)
+    same_text = usual is not None and text == (before + usual).encode("utf-8", "backslashreplace")
+    return record._replace(raw=b"" if same_text else text)
+
+
+def rebuild_mb_json(spans: List[mf.Span], data: bytes) -> Rebuilt:
+    """Header and records from the places and values of an explanation."""
+    spans = [span for span in spans if span.type != "unread"]
+    bom = data.startswith(b"\xef\xbb\xbf")
+    mark = data[3 * bom :].lstrip(b" \t\r\n")[:1]
+    if mark not in (b"[", b"{") or not mark:
+        return None, []
+    header = mf.MbJsonHeader(bom, mark == b"{")
+    records: List[Any] = []
+    members: List[Json] = []
+    heads: List[Tuple[int, int, bytes]] = []  # of each series: its place among the records, its number, its text
+    done = begin = 0
+    values: Json = {}
+    fresh = False  # between points
+    for span in spans:
+        text = data[span.offset : span.offset + span.size]
+        found = re.match(r"series\[(\d+)\](?:\.(data)(\[\d+\])?)?", span.path)
+        if not found:
+            if fresh and b"{" in text:
+                begin, values, fresh = span.offset + text.index(b"{"), {}, False
+            continue
+        number = int(found[1])
+        if number == len(members):
+            members.append({})
+        if found[3]:
+            if span.path == found[0] and text == b"}":
+                value = json.loads(data[begin : span.offset + 1], parse_int=float)
+                check_values(value, found[0], values)
+                comma = "," if isinstance(records[-1], mf.Point) else ""
+                records.append(with_raw(point_of(value), comma, data[done : span.offset + 1]))
+                done = span.offset + 1
+                fresh = True
+            elif span.path != found[0]:
+                values[span.path] = span.value
+        elif found[2] and text.endswith(b"["):
+            heads.append((len(records), number, data[done : span.offset + span.size]))
+            records.append(None)
+            done = span.offset + span.size
+            fresh = True
+        elif span.path != found[0]:
+            members[number][span.path[len(found[0]) + 1 :]] = span.value
+    bounds = [*[place for place, _, _ in heads], len(records)]
+    for (place, number, text), stop in zip(heads, bounds[1:]):
+        known = {key: float(value) if type(value) is int else value for key, value in members[number].items()}
+        series = mf.Series(
+            js_id(known.get("id"), bytes(16)),
+            js_text(known.get("name")) or "",
+            js_text(known.get("color")) or "#000000",
+            bool(known.get("visible")),
+            stop - place - 1,
+        )
+        before = "]}," if place else "\ufeff" * header.bom + "[" * (not header.single)
+        usual = (before + (usual_text(series) or "")).encode("utf-8", "backslashreplace")
+        records[place] = series._replace(raw=b"" if usual == text else text)
+    return header, records
+
+
+def check_values(value: Json, path: str, told: Json) -> None:
+    """Hold the values that explain tells against those of the text; of an object with a key twice only the last."""
+    for where, known in told.items():
+        inner: Any = value
+        try:
+            for key, number in re.findall(r"\.(\w+)|\[(\d+)\]", where[len(path) :]):
+                inner = inner[int(number)] if number else inner[key]
+        except (KeyError, IndexError, TypeError):
+            continue
+        if not isinstance(known, bytes) and not isinstance(inner, (dict, list)):
+            assert inner == known, where
+
+
+REBUILD["mb-json"] = rebuild_mb_json
+STEPPED_OVER["mb-json"] = [
+    ("bad-value", "series[]"),
+    ("bad-value", "series[].data[].meta.memory.pageTypes"),
+    ("bad-value", "series[].data[].meta.memory.pageTypes[]"),
+    ("bad-value", "series[].data[].meta.memory.pageTypes[].pages[]"),
+    ("bad-varint", "series[].data[].meta.memory.pageTypes[].pages[].bitmap"),
+]
+MB_TEXT_SERIES = (
+    '{"id":"123e4567-e89b-42d3-a456-426614174000","name":"M\u00e4in \\"1\\"","visible":true,"color":"#ff5733","data":['
+)
+MB_TEXT_MEMORY = (
+    '{"pageTypes":[{"name":"Heap","pages":[{"size":64,"freeList":[[0,32]]},'
+    '{"size":4096,"freeList":[[1024,3072]],"occupancy":0.5},{"size":8,"freeList":[]}]},'
+    '{"name":"","pages":[{"size":4096,"freeList":[]}],"uniformPageSize":4096}]}'
+)
+MB_TEXT_POINTS = [
+    '{"timestamp":1767225600000000,"value":1048576}',
+    '{"timestamp":1767225600000000.2,"value":1e-7,"pointId":"00000000-0000-0000-0000-000000000000"}',
+    '{"timestamp":-1,"value":123456789012345680000,"name":"n\u20ac","meta":{}}',
+    '{"timestamp":0,"value":0,"meta":{"event":"GC"}}',
+    '{"timestamp":0,"value":1e+21,"meta":{"event":"GC","memory":' + MB_TEXT_MEMORY + "}}",
+]
+MB_TEXT_ODD_MEMORY = (
+    '{"occupancy":1,"pageTypes":[{"name":"b","uniformPageSize":32,"pages":[{"size":64,"bitmap":"04"},'
+    '{"bitmap":"zz1","occupancy":2},{"occupancy":null},{"size":16.5,"freeList":[[8,12],["0",8],[16,4]]},{"size":-1},'
+    '{"occupancy":0.5,"size":100}]},{"pages":[]}]}'
+)
+MB_TEXT_ODD = [
+    '{"value":"12","timestamp":"2026-01-01T00:00:01.5+01:00","seriesId":"x","pointId":"none"}',
+    '{ "timestamp" : null, "value" : [], "name" : "", "meta" : 0 }',
+    '{"timestamp":1,"value":true,"name":true,"meta":{"event":5,"host":[1,{"}":"]"}],"memory":'
+    + MB_TEXT_ODD_MEMORY
+    + "}}",
+    '{"timestamp":"yesterday","value":1,"meta":{"memory":{}},"timestamp":"2026"}',
+    '{"timestamp":1,"value":2,"meta":{"memory":null,"event":""},"\\u0069d":"\\ud83e\\udde0\\ud800"}',
+]
+
+
+def small_texts() -> List[bytes]:
+    """Texts of every kind: mutations start from these."""
+    series = MB_TEXT_SERIES
+    usual = "[" + series + ",".join(MB_TEXT_POINTS) + "]}," + series + "]}]"
+    odd = (
+        '[\n {"data" : ['
+        + ",\r\n".join(MB_TEXT_ODD)
+        + '\t],"name":"o","visible":1,"more":{"x":[[]]},"id":"x"} , '
+        + series
+    )
+    stepped = '{"size":8,"bitmap":"0080"},[]'
+    memory = f'[{{"pages":[{stepped}]}},{{"name":"none"}},7]'
+    return [
+        usual.encode(),
+        (odd + MB_TEXT_POINTS[0] + "]}]\n").encode(),
+        ("\ufeff" + series + MB_TEXT_POINTS[3] + "]}").encode(),
+        b'{"name":"x","data":[{"timestamp":1,"value":2}],"color":"","visible":false,"data":[]}',
+        b"[]",
+        b" [ ] ",
+        ('[{"data":[{"timestamp":1,"value":2,"meta":{"memory":{"pageTypes":' + memory + "}}}]}]").encode(),
+        b'[{"data":[{"timestamp":1,"value":2,"meta":{"memory":{"pageTypes":5}}}]}]',
+    ]
+
+
+SMALL_FILES["mb-json"] = small_texts()
+
+
+def big_text(shift: int) -> bytes:
+    """About 70 KB; the name of the first series is as much longer as is asked for."""
+    first = MB_TEXT_SERIES.replace("#ff5733", "#ff5733" + "x" * shift)
+    texts = [",".join((MB_TEXT_POINTS + MB_TEXT_ODD[:1]) * 50), ",".join(MB_TEXT_POINTS * 25), MB_TEXT_POINTS[0]]
+    return ("[" + "".join(head + text + "]}," for head, text in zip([first, *[MB_TEXT_SERIES] * 2], texts)))[
+        :-1
+    ].encode() + b"]"
+
+
+BIG["mb-json"] = big_text
+
+
+def test_mb_json_oracle_on_small_files() -> None:
+    for data in SMALL_FILES["mb-json"]:
+        for size in range(len(data) + 1):
+            check_readings(data[:size], "mb-json")
