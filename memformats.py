@@ -625,7 +625,6 @@ _JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x
 _JSON_WORDS = {b"null": None, b"true": True, b"false": False}
 _JSON_BRACKETS = bytes.maketrans(b"{}", b"[]")
 _JSON_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_JSON_NUMERIC = frozenset(bytes((byte,)) for byte in b"+-.0123456789Ee")
 _CHUNK = 65536
 
 
@@ -781,21 +780,19 @@ class _JsonCursor:
             for inner in self.items(path):
                 items.append(self.value(inner, depth + 1))  # noqa: PERF401 - a frame less for each level
             return items
-        start = self.at
         if byte == b'"':
             self.at += 1
             return self._string(path)
         for word in _JSON_WORDS:
             if byte and word.startswith(byte):
                 return self._word(word, path)
-        while self.data[self.at : self.at + 1] in _JSON_NUMERIC:
-            self.at += 1
-        digits = self.data[start : self.at]
-        if _is_json_number(digits):
-            return float(digits)
-        cut = self.at == len(self.data) and _is_json_number(digits + b"0")
-        self.at = start
-        raise self._end(start, path) if cut or not byte else self._fault("not JSON", start, path)
+        end = _json_number_end(self.data, self.at)
+        if end == self.at:
+            cut = self.data[self.at :] in (b"", b"-")
+            raise self._end(self.at, path) if cut else self._fault("not JSON", self.at, path)
+        digits = self.data[self.at : end]
+        self.at = end
+        return float(digits)
 
     def _word(self, word: bytes, path: str) -> Optional[bool]:
         piece = self.data[self.at : self.at + len(word)]
@@ -847,18 +844,28 @@ class _JsonCursor:
         return self._fault("the file ends inside this field", at, path)
 
 
-def _is_json_number(digits: bytes) -> bool:
-    """Whether a number of JSON is written so; of bytes that occur in numbers.
+def _json_number_end(data: bytes, start: int) -> int:
+    """Where a number of JSON ends; where it should begin if there is none.
 
-    >>> _is_json_number(b"-0.5e+3"), _is_json_number(b"01"), _is_json_number(b".5")
-    (True, False, False)
+    >>> _json_number_end(b"-0.5e+3,", 0), _json_number_end(b"01", 0), _json_number_end(b".5", 0)
+    (7, 1, 0)
     """
-    mantissa, e, exponent = digits.lower().partition(b"e")
-    whole, point, fraction = mantissa.partition(b".")
-    whole = whole[1:] if whole[:1] == b"-" else whole
-    exponent = exponent[1:] if exponent[:1] in (b"+", b"-") else exponent
-    good = whole.isdigit() and (whole[:1] != b"0" or whole == b"0")
-    return good and (fraction.isdigit() or not point) and (exponent.isdigit() or not e)
+
+    def digits(at: int) -> int:
+        while data[at : at + 1].isdigit():
+            at += 1
+        return at
+
+    first = start + (data[start : start + 1] == b"-")
+    end = first + 1 if data[first : first + 1] == b"0" else digits(first)
+    if end == first:
+        return start
+    if data[end : end + 1] == b"." and digits(end + 1) > end + 1:
+        end = digits(end + 1)
+    if data[end : end + 1] in (b"e", b"E"):
+        power = end + 1 + (data[end + 1 : end + 2] in (b"+", b"-"))
+        end = digits(power) if digits(power) > power else end
+    return end
 
 
 def _decode_text(data: Union[bytes, bytearray]) -> str:
@@ -7892,7 +7899,7 @@ def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single
     if not seen:
         raise walk.fault("a series without an array data", begin, path)
     if type(name) is not str:
-        late.append(walk.fault("a series without a name", begin, path))
+        late.append(walk.fault("a series without a name", begin, f"{path}.name"))
         if walk.recover:
             walk.annotate(walk.skip(late[-1]))
     if late and not walk.recover:
@@ -8150,7 +8157,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
                 self._problem("a second data", f"{path}.data")
         if type({**members, **later}.get("name")) is not str:
             self._begin = begin
-            self._stumble("a series without a name", path)
+            self._stumble("a series without a name", f"{path}.name")
         if self._late is not None:
             raise self._late
 
@@ -8386,9 +8393,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         quick = _mb_json_quick_stream(ranges, size) if ranges else b""
         if quick:
             return quick
+        if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
+            self._problem("not a range", f"{path}.freeList")
         try:
-            if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
-                self._problem("not a range", f"{path}.freeList")
             return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=self._like_upstream)
         except (ValueError, TypeError):
             self._problem("a run that the application does not write as itself", path)

@@ -5737,7 +5737,7 @@ def check_values(value: Json, path: str, told: Json) -> None:
 
 REBUILD["mb-json"] = rebuild_mb_json
 STEPPED_OVER["mb-json"] = [
-    ("bad-value", "series[]"),
+    ("bad-value", "series[].name"),
     ("bad-value", "series[].data[].meta.memory.pageTypes"),
     ("bad-value", "series[].data[].meta.memory.pageTypes[]"),
     ("bad-value", "series[].data[].meta.memory.pageTypes[].pages[]"),
