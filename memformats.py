@@ -8249,7 +8249,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             self._problem("not of its type", f"{path}.visible")
         color = self._text_of(members, "color", path) or "#000000"
         name = self._text_of(members, "name", path) or ""
-        return Series(self._uuid(members, "id", path) or _MB_NO_ID, name, color, bool(visible), points)
+        return Series(self._uuid(members, "id", path) or _MB_NO_ID, name, color, _js_true(visible), points)
 
     def _text_of(self, members: Dict[str, Any], key: str, path: str) -> Optional[str]:
         """Text, or what the application stores as text; None for nothing."""
@@ -8287,7 +8287,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             self._problem("unknown key", path)
         point_id = self._uuid(value, "pointId", path)
         meta = value.get("meta")
-        if not meta and type(meta) is not dict:
+        if not _js_true(meta):
             if "meta" in value and meta is not None:
                 self._problem("not of its type", f"{path}.meta")
             return Point(time, size, name, point_id)
@@ -8304,7 +8304,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
                 self._known(memory, "memory", f"{path}.memory")
                 found = memory.get("pageTypes")
                 types = self._types(found, f"{path}.memory.pageTypes") if type(found) is list else ()
-            elif memory:
+            elif _js_true(memory):
                 self._problem("not of its type", f"{path}.memory")
                 types = ()
         return Point(time, size, name, point_id, True, event, types)
@@ -8559,6 +8559,11 @@ def _js_json(value: Any) -> str:
         keys = numbers + [key for key in value if not _js_is_place(key)] if numbers else value
         return f"{{{','.join([_js_quote(key) + ':' + _js_json(value[key]) for key in keys])}}}"
     return {True: "true", False: "false", None: "null"}[value]
+
+
+def _js_true(value: Any) -> bool:
+    """Whether JavaScript takes a value for true."""
+    return bool(value) or isinstance(value, (dict, list))
 
 
 def _js_is_place(key: str) -> bool:

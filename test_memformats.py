@@ -5533,6 +5533,214 @@ def test_mb_oracle_on_small_files() -> None:
             check_readings(data[:size], "mb")
 
 
+# ---- mb: recordings
+
+
+def expected_of_dump(path: Path) -> Json:
+    return cast("Json", json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8")))
+
+
+def app_text(text: str) -> str:
+    """Text as the application reads it (mb 1.3)."""
+    read = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return read.removeprefix("\ufeff")
+
+
+def app_page(page: mf.Page) -> Json:
+    share = {} if page.occupancy is None else {"occupancy": page.occupancy}
+    return {"size": page.size, "freeList": [list(pair) for pair in page.free_ranges], **share}
+
+
+def app_type(one: mf.PageType) -> Json:
+    uniform = {"uniformPageSize": one.uniform_page_size} if one.uniform_page_size else {}
+    return {"name": app_text(one.name), "pages": [app_page(page) for page in one.pages], **uniform}
+
+
+def app_point(point: mf.Point) -> Json:
+    """A point as the application's reader gives it; an id that it makes up is None."""
+    made: Json = {"timestamp": point.timestamp, "value": point.value, "pointId": point.uuid or None}
+    if point.name is not None:
+        made["name"] = app_text(point.name)
+    if point.has_meta:
+        made["meta"] = {} if point.event is None else {"event": app_text(point.event)}
+        if point.page_types is not None:
+            made["meta"]["memory"] = {"pageTypes": [app_type(one) for one in point.page_types]}
+    return made
+
+
+def app_series(records: Iterable[Any]) -> List[Json]:
+    made: List[Json] = []
+    for record in records:
+        if isinstance(record, mf.Series):
+            head = {"id": record.uuid or None, "name": app_text(record.name), "color": app_text(record.color)}
+            made.append({**head, "visible": record.visible, "data": []})
+        else:
+            made[-1]["data"].append(app_point(record))
+    return made
+
+
+def as_doubles(value: Any) -> Any:
+    """JSON with all numbers as doubles, also those that an expected.json has as text."""
+    if isinstance(value, dict):
+        return {key: as_doubles(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [as_doubles(item) for item in value]
+    if value in ("NaN", "Infinity", "-Infinity", "-0") or type(value) is int:
+        return float(value)
+    return value
+
+
+@each_dump
+def test_mb_recording(path: Path) -> None:
+    expected = expected_of_dump(path)
+    data = path.read_bytes()
+    if path.stem == "doc_flags0_gzip":  # erratum 1: the application sees no gzip here, and so nothing
+        expected = {**expected_of_dump(path.with_name("gzip_v0.mb")), "header": expected["header"]}
+    body = unpacked(data)
+    body = data[8:] if body is None else body
+    assert (len(body), hashlib.sha256(body).hexdigest()) == (expected["body_size"], expected["body_sha256"])
+    with mf.MbReader(path) as reader:
+        document = reader.read()
+        strings = reader.strings
+    assert {"version": reader.header.version, "flags": reader.header.flags} == expected["header"]
+    assert [app_text(text) for text in strings] == expected["strings"]
+    assert repr(as_doubles(app_series(document.records))) == repr(as_doubles(expected["series"]))
+    points = [record for record in document.records if isinstance(record, mf.Point)]
+    flags = [flag for series in expected["point_flags"] for flag in series]
+    assert [point.point_id != b"" for point in points] == [flag & 4 > 0 for flag in flags]
+    assert [point.has_meta for point in points] == [flag & 1 > 0 for flag in flags]
+    streams = [
+        None
+        if point.page_types is None
+        else [[page.run_stream.hex() for page in one.pages] for one in point.page_types]
+        for point in points
+    ]
+    assert streams == [stream for series in expected["rle"] for stream in series]
+    unread = expected["unread_body_tail"]
+    assert len(document.tail) == unread + (unread > 0)
+
+
+def mb_document_of(expected: Json, data: bytes) -> Json:
+    """The decode document that the recording has to give, but for problems, ``raw`` and ``borrowed``."""
+
+    def double(value: Any) -> Any:
+        return {"-0": -0.0}.get(value, value) if isinstance(value, str) else float(value)
+
+    def id_of(text: Optional[str]) -> str:
+        return text.replace("-", "") if text else "00" * 16
+
+    records: List[Json] = []
+    for series, flags, streams in zip(expected["series"], expected["point_flags"], expected["rle"]):
+        head = {key: series[key] for key in ("name", "color", "visible")}
+        records.append({"record": "Series", "id": id_of(series["id"]), **head, "point_count": len(series["data"])})
+        for point, flag, types in zip(series["data"], flags, streams):
+            made = {"record": "Point", "timestamp": double(point["timestamp"]), "value": double(point["value"])}
+            made.update({"name": point["name"]} if "name" in point else {})
+            made.update({"point_id": id_of(point["pointId"])} if flag & 4 else {})
+            made.update({"has_meta": True} if "meta" in point else {})
+            meta = point.get("meta", {})
+            made.update({"event": meta["event"]} if "event" in meta else {})
+            if "memory" in meta:
+                made["page_types"] = []
+            for one, hexes in zip(meta.get("memory", {}).get("pageTypes", ()), types or ()):
+                pages = []
+                for page, stream in zip(one["pages"], hexes):
+                    share = {"occupancy": double(page["occupancy"])} if "occupancy" in page else {}
+                    pages.append({"size": page["size"], **share, **({"run_stream": stream} if stream else {})})
+                uniform = {"uniform_page_size": one["uniformPageSize"]} if "uniformPageSize" in one else {}
+                name = {"name": one["name"]} if one["name"] else {}
+                made["page_types"].append({**name, **uniform, **({"pages": pages} if pages else {})})
+            records.append(made)
+    header = {**expected["header"], "compressed": unpacked(data) is not None}
+    tables = {"strings": expected["strings"], "series_count": len(expected["series"])}
+    return {"format": "mb", "schema": 1, "header": header, **tables, "records": records}
+
+
+MB_OF_OTHERS = {"strings", "sections"}  # these have text that the application changes, and records with ``raw``
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MB_RECORDINGS if path.stem not in MB_OF_OTHERS], ids=lambda path: path.stem
+)
+def test_mb_recording_document(path: Path) -> None:
+    data = path.read_bytes()
+    told = path.with_name("gzip_v0.mb") if path.stem == "doc_flags0_gzip" else path
+    wanted = mb_document_of(expected_of_dump(told), data)
+    if path.stem == "doc_flags0_gzip":
+        wanted["header"] = {"version": 2, "flags": 0, "compressed": True}
+    found = json.loads(decoded(data, "mb"))
+    del found["problems"]
+    for record in found["records"]:
+        for one in record.get("page_types", ()):
+            for page in one.get("pages", ()):
+                assert (page.pop("borrowed", None) is None) == (path.stem != "runs" or page.get("run_stream") != "0280")
+        assert ("raw" in record) == (path.stem == "numbers" and "page_types" in record)
+        record.pop("raw", None)
+    assert normal(found) == normal(wanted)
+
+
+@pytest.mark.skipif(not MB_RECORDINGS, reason="the recordings are not here")
+@pytest.mark.parametrize(
+    "vector", [v for v in VECTORS if v.id.startswith("mb/recorded/")], ids=lambda vector: vector.id
+)
+def test_mb_recorded_vectors_are_the_recordings(vector: Vector) -> None:
+    path = RECORDINGS / "mb" / (vector.id.split("/")[-1] + ".mb")
+    assert vector.data == path.read_bytes()
+
+
+def mb_page_type(one: Json) -> mf.PageType:
+    """A type of pages of the application's JSON."""
+    uniform = one.get("uniformPageSize") or 0
+    pages = []
+    for page in one.get("pages", ()):
+        size = page.get("size") or uniform
+        share = page.get("occupancy")
+        stream = mf.mb_run_stream(
+            size,
+            bitmap=page.get("bitmap", ""),
+            free_ranges=page.get("freeList"),
+            occupancy=0.0 if "occupancy" in page and share is None else share,
+        )
+        if "occupancy" in page and share is None:
+            share = 0.0
+        pages.append(mf.Page(size, share, stream))
+    return mf.PageType(one.get("name", ""), uniform, tuple(pages))
+
+
+def mb_rewritten(series: Sequence[Json], **options: Any) -> bytes:
+    """The file that our writer makes of the application's JSON, as the application would."""
+    made = io.BytesIO()
+    with mf.MbWriter(made, like_upstream=True, **options) as writer:
+        for one in series:
+            visible = one.get("visible", False)
+            writer.series(one["name"], color=one.get("color", ""), visible=visible, id=one.get("id", ""))
+            for point in one["data"]:
+                meta = point.get("meta")
+                types = None
+                if meta is not None and "memory" in meta:
+                    types = tuple(mb_page_type(page_type) for page_type in meta["memory"]["pageTypes"])
+                id: Any = mf.MbWriter._id(writer, point["pointId"]) if point.get("pointId") else b""
+                event = (meta or {}).get("event")
+                writer.write(
+                    mf.Point(point["timestamp"], point["value"], point.get("name"), id, meta is not None, event, types)
+                )
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("name", ["empty", "flags", "browser", "pages", "strings", "timeline"])
+@pytest.mark.skipif(not MB_RECORDINGS, reason="the recordings are not here")
+def test_mb_writer_makes_the_recordings(name: str) -> None:
+    path = RECORDINGS / "mb" / f"{name}.mb"
+    export = path.with_name(f"{name.replace('browser', 'flags')}.export.json")
+    data = path.read_bytes()
+    made = mb_rewritten(json.loads(export.read_text(encoding="utf-8", errors="surrogatepass")))
+    assert made[:18] == data[:18]
+    assert unpacked(made) == unpacked(data)
+    assert (made == data) == (name in ("empty", "browser"))  # other engines deflate to other bytes
+    raw = mb_rewritten(json.loads(export.read_text(encoding="utf-8")), compressed=False)
+    assert raw == b"MEMD\2\0\0\0" + (unpacked(data) or b"")
+
+
 # ==== 9.5 mb-json =====================================================================================
 #
 # What a text says is worked out here from ``json.loads`` and the rules of the format text, apart from the Reader.
@@ -5608,12 +5816,12 @@ def point_of(value: Json) -> mf.Point:
         js_text(value.get("name")),
         js_id(value.get("pointId")),
     )
-    if not meta and not isinstance(meta, dict):
+    if not meta and not isinstance(meta, (dict, list)):
         return point
     types: Any = None
     meta = meta if isinstance(meta, dict) else {}
     memory = meta.get("memory")
-    if memory or isinstance(memory, dict):
+    if memory or isinstance(memory, (dict, list)):
         found = memory.get("pageTypes") if isinstance(memory, dict) else ()
         types = tuple(type_of(one) for one in (found if isinstance(found, list) else ()))
     return point._replace(has_meta=True, event=js_text(meta.get("event")), page_types=types)
@@ -5713,7 +5921,7 @@ def rebuild_mb_json(spans: List[mf.Span], data: bytes) -> Rebuilt:
             js_id(known.get("id"), bytes(16)),
             js_text(known.get("name")) or "",
             js_text(known.get("color")) or "#000000",
-            bool(known.get("visible")),
+            bool(known.get("visible")),  # of an array the text, which is true too
             stop - place - 1,
         )
         before = "]}," if place else "\ufeff" * header.bom + "[" * (not header.single)
