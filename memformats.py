@@ -749,14 +749,14 @@ class _JsonCursor:
                 return
 
     def items(self, path: str) -> Iterator[str]:
-        """Enter an array: gives the path of each item, which is then to be taken."""
+        """Enter an array: gives the path of each item, which is then to be taken; of one in an array the array's."""
         self.take(b"[", path)
         if self.peek() == b"]":
             self.at += 1
             return
         number = 0
         while True:
-            yield f"{path}[{number}]"
+            yield path if path.endswith("]") else f"{path}[{number}]"
             if self.take(b",]", path) == b"]":
                 return
             number += 1
@@ -8127,7 +8127,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         series = self._series({**members, **later}, points, path)
         text = self._text[self._done : place + 1]
         before = _MB_JSON_BOM * self.header.bom + "[" * (not self.header.single) if not self._done else "]},"
-        if text != before + _mb_json_series(series):
+        if not _mb_json_is_usual(text, before + _mb_json_series(series)):
             series = series._replace(raw=text.encode())
         self._done = place + 1
         yield series
@@ -8142,7 +8142,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             point = self._point(value, inner)
             text = self._text[self._done : self._at]
             try:
-                usual = text == comma + _mb_json_point(point)
+                usual = _mb_json_is_usual(text, comma + _mb_json_point(point))
             except FormatError:
                 usual = False  # a run stream that cannot be decoded
             if not usual:
@@ -8421,6 +8421,11 @@ def _mb_json_quick_stream(ranges: Sequence[Any], size: int) -> bytes:
     if whole != runs or whole[0] < 0 or min(whole[1:]) < 1 or max(whole) >> 32:
         return b""
     return bytes(whole) if max(whole) < 0x80 else b"".join(map(encode_varint, whole))
+
+
+def _mb_json_is_usual(text: str, made: str) -> bool:
+    """Whether a text is as a writer makes it, in which lone surrogates are escaped."""
+    return text == made or ("\\ud" in text and text.encode() == made.encode("utf-8", "backslashreplace"))
 
 
 def _mb_json_constant(word: str) -> float:

@@ -5943,6 +5943,58 @@ def check_values(value: Json, path: str, told: Json) -> None:
             assert inner == known, where
 
 
+def mb_json_document_of(data: bytes) -> Json:
+    """The document of a text without faults, less its problems."""
+    text = data.decode()
+    read = json.JSONDecoder(parse_int=float).raw_decode
+    records: List[Any] = []
+    done = 0
+
+    def after(at: int) -> int:
+        """The place after blanks, and a comma or colon among them."""
+        return at + len(re.match(r"\s*[,:]?\s*", text[at:])[0])  # type: ignore[index]
+
+    header = mf.MbJsonHeader(text.startswith("\ufeff"), text.lstrip("\ufeff \t\r\n")[0] == "{")
+    at = after(int(header.bom))
+    at = at if header.single else after(at + 1)
+    while text[at : at + 1] == "{":
+        members: Json = {}
+        at = after(at + 1)
+        place = head = 0
+        while text[at] != "}":
+            key, at = read(text, at)
+            at = after(at)
+            if key == "data" and not head:
+                place, head = len(records), at + 1
+                records.append(text[done:head])
+                done, at = head, after(head)
+                while text[at] != "]":
+                    value, end = read(text, at)
+                    comma = "," if len(records) - place > 1 else ""
+                    records.append(with_raw(point_of(value), comma, text[done:end].encode()))
+                    done, at = end, after(end)
+                at += 1
+            else:
+                members[key], at = read(text, at)
+            at = after(at)
+        series = mf.Series(
+            js_id(members.get("id"), bytes(16)),
+            js_text(members.get("name")) or "",
+            js_text(members.get("color")) or "#000000",
+            bool(members.get("visible")),
+            len(records) - place - 1,
+        )
+        before = "]}," if place else "\ufeff" * header.bom + "[" * (not header.single)
+        records[place] = with_raw(series, before, records[place].encode())
+        at = after(at + 1)
+    document = {"format": "mb-json", "schema": 1, "header": mf._to_json(header)}
+    usual = ("]}" if header.single else "]}]") if records else "\ufeff" * header.bom + "[]"
+    if text[done:] != usual:
+        document["end"] = text[done:]
+    document["records"] = [{"record": type(record).__name__, **mf._to_json(record)} for record in records]
+    return document
+
+
 REBUILD["mb-json"] = rebuild_mb_json
 STEPPED_OVER["mb-json"] = [
     ("bad-value", "series[].name"),
