@@ -8096,6 +8096,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
 
     def _read_records(self) -> Iterator[MbRecord]:
         usual = "]}" if self.header.single else _MB_JSON_BOM * self.header.bom + "[]"
+        self._source.peek(1)  # nothing is left; but what is closed is not read on
         try:
             if self.header.single:
                 yield from self._read_series("series[0]")

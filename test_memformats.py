@@ -1039,9 +1039,10 @@ def test_lines_and_whole_say_the_same(name: str) -> None:
     for data in SMALL_FILES[name]:
         document = json.loads(decoded(data, name, recover=True))
         lines = [json.loads(line) for line in decoded(data, name, lines=True, recover=True).splitlines()]
-        assert lines[0] == {k: v for k, v in document.items() if k not in ("records", "problems", "tail")}
+        late = {k: v for k, v in lines[-1].items() if k not in ("problems", "tail")}  # tables known at the end
+        assert {**lines[0], **late} == {k: v for k, v in document.items() if k not in ("records", "problems", "tail")}
         assert lines[1:-1] == document["records"]
-        assert lines[-1] == {"problems": document["problems"], "tail": document["tail"]}
+        assert lines[-1] == {**late, "problems": document["problems"], "tail": document["tail"]}
         assert decoded(data, name, recover=True).isascii()
         spellings: List[Json] = [
             {"indent": 1},
@@ -6077,3 +6078,306 @@ def test_mb_json_oracle_on_small_files() -> None:
     for data in SMALL_FILES["mb-json"]:
         for size in range(len(data) + 1):
             check_readings(data[:size], "mb-json")
+
+
+# ---- mb-json: recordings
+
+
+def numbers_of(value: Any) -> Any:
+    """Expected values, in which numbers that JSON has not are words, as floats."""
+    if isinstance(value, list):
+        return [numbers_of(item) for item in value]
+    if isinstance(value, dict):
+        return {key: numbers_of(item) for key, item in value.items()}
+    if type(value) in (int, float) or value in ("NaN", "Infinity", "-Infinity", "-0"):
+        return float(value)
+    return value
+
+
+def expected_mb(path: Path) -> Json:
+    name = path.name.partition(".")[0] + ".expected.json"
+    return cast("Json", json.loads(path.with_name(name).read_text(encoding="utf-8")))
+
+
+def body_of(data: bytes) -> bytes:
+    return unpacked(data) or data[8:]
+
+
+@each_mb_text
+def test_mb_json_recording(path: Path) -> None:
+    data = path.read_bytes()
+    text = decoded(data, "mb-json", recover=True)
+    if "pages.export" not in path.name:  # a type of pages without pages, which the adapter does not take
+        assert normal({**json.loads(text), "problems": []}) == normal(mb_json_document_of(data))
+    assert outcome(data, "mb-json", recover=True).fault is None
+
+
+@pytest.mark.parametrize("vector", [v for v in VECTORS if v.id.startswith("mb-json/recorded/")], ids=lambda v: v.id)
+def test_mb_json_recorded_vectors_are_the_recordings(vector: Vector) -> None:
+    path = RECORDINGS / "mb" / (vector.id.split("/")[-1] + ".json")
+    if not path.exists():
+        pytest.skip("the recordings are not on this machine")
+    assert path.read_bytes() == vector.data
+    assert normal({**vector.about["expect"], "problems": []}) == normal(mb_json_document_of(vector.data))
+
+
+@pytest.mark.parametrize("path", [p for p in MB_TEXTS if ".reexport." in p.name], ids=lambda path: path.stem)
+def test_mb_export_is_the_applications(path: Path) -> None:
+    run = cli("convert", path.with_name(path.name.replace(".reexport.json", ".mb")), "--to", "json")
+    assert (run.code, run.out) == (0, path.read_bytes())
+
+
+@pytest.mark.parametrize("path", [p for p in MB_TEXTS if ".export." in p.name], ids=lambda path: path.stem)
+def test_mb_json_becomes_the_applications_mb(path: Path) -> None:
+    run = cli("convert", path, "--to", "mb", "--recover")
+    assert run.code == 0
+    assert body_of(run.out) == body_of(path.with_name(path.name.replace(".export.json", ".mb")).read_bytes())
+    assert run.out[:18] == bytes.fromhex("4d454d44020001001f8b0800000000000003")
+
+
+@pytest.mark.parametrize("path", [p for p in MB_TEXTS if p.name.startswith("j_")], ids=lambda path: path.stem)
+def test_mb_json_imports(path: Path) -> None:
+    """Import, export and the binary writer of the application, on JSON that it did not write."""
+    expected = expected_mb(path)
+    run = cli("convert", path, "--to", "mb", "--like-upstream")
+    kind = "app_mb_body" if ".app." in path.name else "direct_mb_body"
+    assert body_of(run.out).hex() == expected[kind]
+    if kind == "direct_mb_body":
+        made = json.loads(cli("convert", path, "--to", "json").out, parse_int=float)
+        wanted = numbers_of(expected["imported"])
+        for one, other in itertools.zip_longest(made, wanted):
+            usual = {"color": "#000000", "visible": False, **other}
+            assert list(one) == ["id", "name", "visible", "color", "data"]
+            assert one == {key: usual[key] for key in one}
+            assert [[*point] for point in one["data"]] == [[*point] for point in other["data"]]
+            assert json.dumps([point.get("meta") for point in one["data"]]) == json.dumps(
+                [point.get("meta") for point in other["data"]]
+            )
+
+
+@each_dump
+def test_mb_recording_conclusions(path: Path) -> None:
+    """The totals that the application computes of what it reads; of a file that it takes for empty there are none."""
+    if path.stem == "doc_flags0_gzip":
+        return
+    found: List[List[Any]] = []
+    for record in outcome(path.read_bytes(), "mb", recover=True).records:
+        if isinstance(record, mf.Series):
+            found.append([])
+        else:
+            conclusion = mf.mb_conclusion(record)
+            found[-1].append(conclusion and mf._mb_conclusion_json(conclusion))
+    wanted = numbers_of(expected_mb(path)["conclusions"])
+    for one, other in itertools.zip_longest(found, wanted):
+        for left, right in itertools.zip_longest(one, other):
+            assert same(numbers_of(left), right)
+
+
+REJECTED = sorted(path for path in (RECORDINGS / "mb" / "rejected").glob("*.json") if path.name != "expected.json")
+
+
+@pytest.mark.parametrize("path", REJECTED, ids=lambda path: path.stem)
+def test_mb_json_rejected(path: Path) -> None:
+    """What import, or the store behind it, refuses."""
+    assert path.name in json.loads(path.with_name("expected.json").read_text(encoding="utf-8"))
+    fault = outcome(path.read_bytes(), "mb-json").fault
+    assert fault is not None
+    assert (fault.format, cli("check", "--format", "mb-json", path).code) == ("mb-json", 1)
+
+
+# ---- mb-json: JavaScript's numbers and text
+
+JS_NUMBERS = [
+    (0.0, "0"),
+    (-0.0, "0"),
+    (-1.5, "-1.5"),
+    (123456789012345680000.0, "123456789012345680000"),
+    (2.0**53, "9007199254740992"),
+    (1e21, "1e+21"),
+    (-1.25e25, "-1.25e+25"),
+    (1e-6, "0.000001"),
+    (1.5e-7, "1.5e-7"),
+    (5e-324, "5e-324"),
+    (1.7976931348623157e308, "1.7976931348623157e+308"),
+    (1767225600000000.2, "1767225600000000.2"),
+    (0.10000000149011612, "0.10000000149011612"),
+    (float("nan"), "null"),
+    (float("-inf"), "null"),
+]
+
+
+@pytest.mark.parametrize(("value", "text"), JS_NUMBERS, ids=[text for _, text in JS_NUMBERS])
+def test_js_number(value: float, text: str) -> None:
+    assert mf._js_number(value) == text
+
+
+def test_js_numbers_are_the_shortest() -> None:
+    rng = random.Random(1)
+    for _ in range(20_000):
+        (value,) = struct.unpack("<d", rng.getrandbits(64).to_bytes(8, "little"))
+        text = mf._js_number(value)
+        if value - value == 0:
+            assert float(text) == value
+            digits = re.sub(r"[-.]|e.*", "", text).strip("0")
+            assert digits == re.sub(r"[-.]|e.*", "", repr(value)).strip("0")
+            assert ("e" in text) == (not 1e-6 <= abs(value) < 1e21)
+        else:
+            assert text == "null"
+
+
+def test_js_json() -> None:
+    value = {"b": [None, True, False, {}], "10": 1.0, "2": "\u2028\x7f\x1f\ud800/", "01": 2.5, "4294967295": 0.0}
+    text = '{"2":"\u2028\x7f\\u001f\ud800/","10":1,"b":[null,true,false,{}],"01":2.5,"4294967295":0}'
+    assert mf._js_json(value) == text
+
+
+TO_NUMBERS: List[Tuple[Any, str]] = [
+    (None, "0.0"),
+    (True, "1.0"),
+    ("", "0.0"),
+    (" \n12e1 ", "120.0"),
+    ("0x1F", "31.0"),
+    ("0x", "nan"),
+    ("1_0", "nan"),
+    ("-Infinity", "-inf"),
+    ("inf", "nan"),
+    (".5", "0.5"),
+    ("1e", "nan"),
+    ({}, "nan"),
+    ([], "0.0"),
+]
+
+
+@pytest.mark.parametrize(("value", "wanted"), TO_NUMBERS, ids=repr)
+def test_js_to_number(value: Any, wanted: str) -> None:
+    assert repr(mf._js_to_number(value)) == wanted
+
+
+TIMES = [
+    ("2025-12-06T00:00:00.25Z", 1764979200250000),
+    ("2025-12-06 00:00", 1764979200000000),
+    ("2025-12-06T05:45:00+0545", 1764979200000000),
+    ("1970", 0),
+    ("1969-12-31T23:59:59.9999999-00:00", -1),
+    ("0000-03-01", -62162035200000000),
+    ("-000001-03-01", -62193657600000000),
+    ("+275760-09-13", 8640000000000000000),
+    ("2024-02-29t24:00:00z", 1709251200000000),
+]
+NOT_TIMES = "|2025-12-06T|2025-13|2025-00|2023-02-29|2025-12-06T25:00|2025-12-06T23:60|2025-12-06T24:00:01|25-12-06"
+NOT_TIMES += "|2025-12-06Z|2025-12-06T00|2025-12-06T00:00.5|2025-12-06T00:00:00.|2025-12-06T00:00:00+1|2025/12/06"
+NOT_TIMES += "|2025-12-06T00:00:00+01:60|1767225600000000|6 Dec 2025|\u0662025-12-06|2025-12-06T00:00:61"
+
+
+@pytest.mark.parametrize(("text", "wanted"), TIMES)
+def test_iso_times(text: str, wanted: int) -> None:
+    assert mf._iso_us(text) == wanted
+    assert mf._iso_us(text) == iso_us(text)
+
+
+@pytest.mark.parametrize("text", NOT_TIMES.split("|"))
+def test_not_iso_times(text: str) -> None:
+    assert mf._iso_us(text) is None
+
+
+def test_json_numbers_and_what_follows() -> None:
+    for text, end in (
+        ("12,", 2),
+        ("-", 0),
+        ("-0", 2),
+        ("0123", 1),
+        ("1.", 1),
+        ("1.5e", 3),
+        ("1e+5", 4),
+        ("1E5.", 3),
+        ("+1", 0),
+    ):
+        assert mf._json_number_end(text.encode(), 0) == end
+
+
+# ---- mb-json: Reader and Writer
+
+
+def text_of(*records: Any, **options: Any) -> str:
+    made = io.BytesIO()
+    with mf.MbJsonWriter(made, **options) as writer:
+        writer.write_all(records)
+    return made.getvalue().decode()
+
+
+def test_mb_json_writer() -> None:
+    series = mf.Series(MB_UUID, "M\ud800", "#000000", visible=False)
+    page = mf.Page(64, 0.5, b"\0\4\4")
+    point = mf.Point(1.5, float("nan"), "n", MB_UUID, True, "GC", (mf.PageType("H", 0, (page,)),))
+    head = '{"id":"123e4567-e89b-42d3-a456-426614174000","name":"M\\ud800","visible":false,"color":"#000000","data":['
+    body = (
+        '{"timestamp":1.5,"value":null,"pointId":"123e4567-e89b-42d3-a456-426614174000","name":"n",'
+        '"meta":{"event":"GC","memory":{"pageTypes":[{"name":"H","pages":[{"size":64,%s,"occupancy":0.5}]}]}}}'
+    )
+    usual = body % '"freeList":[[0,32]]'
+    assert text_of() == "[]"
+    assert text_of(bom=True) == "\ufeff[]"
+    assert text_of(series, series, point, point) == f"[{head}]}},{head}{usual},{usual}]}}]"
+    assert text_of(series, point, bitmap=True) == f"[{head}{body}]}}]" % '"bitmap":"000404"'
+    assert text_of(series, bom=True, single=True) == "\ufeff" + head + "]}"
+    many = [series] + [point] * 1000
+    assert text_of(*many) == f"[{head}{','.join([usual] * 1000)}]}}]"
+    large = mf.Page(1 << 60, None, b"\0" + b"\xff" * 8 + b"\x7f")
+    big = mf.Point(0.0, 0.0, page_types=(mf.PageType("", 1 << 55, (large,)),), has_meta=True)
+    assert (
+        '{"size":1152921504606847000,"freeList":[[0,73786976294838210000]]}],"uniformPageSize":36028797018963970}'
+        in text_of(series, big)
+    )
+
+
+def test_mb_json_writer_misuse() -> None:
+    series, point = mf.Series(), mf.Point(1.0, 2.0)
+    for records, options, error in (
+        ([point], {}, ValueError),
+        ([series, series], {"single": True}, ValueError),
+        ([5], {}, TypeError),
+        ([series, point._replace(raw=b"\xff")], {}, ValueError),
+    ):
+        made = io.BytesIO()
+        writer = mf.MbJsonWriter(made, **options)
+        with pytest.raises(error):
+            writer.write_all(cast("Any", records))
+    single = mf.MbJsonWriter(io.BytesIO(), single=True)
+    with pytest.raises(ValueError, match="no series"):
+        single.close()
+    with pytest.raises(ValueError, match="closed"):
+        single.write(series)
+    document = mf.open(io.BytesIO(b"[]"), "r", "mb-json").read()
+    with mf.MbJsonWriter(io.BytesIO()) as writer:
+        writer.write(series)
+        with pytest.raises(ValueError, match="first thing written"):
+            writer.write_document(document)
+
+
+def test_mb_json_nests_without_harm() -> None:
+    for depth in 5000, 300_000:
+        for data in (
+            b'{"data":[' + b"[" * depth,
+            b'[{"a":' + b'{"b":' * depth,
+            b'{"data":[{"a":' + b"[" * depth + b"]" * depth,
+        ):
+            fault = outcome(data, "mb-json").fault
+            assert fault is not None
+            assert fault.code in ("limit", "unsupported-version")
+            assert [*mf.explain(io.BytesIO(data), "mb-json")][-1].value == fault.code
+    brackets = b'[{"name":"","data":[{"timestamp":1,"value":2,"name":"' + b"[" * 400 + b'"}]}]'
+    assert outcome(brackets, "mb-json").fault is None
+
+
+def test_mb_json_numbers_of_any_length() -> None:
+    data = b'[{"name":"","data":[{"timestamp":1,"value":' + b"9" * 1_000_000 + b"}]}]"
+    assert outcome(data, "mb-json").records[1].value == float("inf")
+    digits = b"[" + b"8" * 1_000_000
+    assert outcome(digits, "mb-json").fault is not None
+
+
+def test_mb_json_is_found_by_its_keys() -> None:
+    for text in b"[]", b" {}", b'[{"id"', b'{"x":1,"data":[', b'\xef\xbb\xbf[{"visible":1', b'{"meta":{},"series"':
+        assert mf.detect(text) == "mb-json"
+    for text in b"[1]", b'{"x":1}', b'{"format":"mb","data":1}', b'[{"ptr":1,"data":2}]', b"{", b"null":
+        assert mf.detect(text) is None
