@@ -6741,20 +6741,21 @@ def _mb_runs(stream: bytes) -> Tuple[int, ...]:
         return tuple(stream)
     runs: List[int] = []
     add = runs.append
-    value = shift = 0
-    for byte in stream:
-        if byte >= 0x80:
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if shift > 7 * (_VARINT_LIMIT - 1):
-                raise _error("mb", "limit", 0, "run_stream", "varint of more than 64 bytes", "stream")
-        elif shift:
-            add(value | byte << shift)
-            value = shift = 0
-        else:
-            add(byte)
-    if shift:
-        raise _error("mb", "truncated", len(stream), "run_stream", "truncated varint", "stream")
+    rest = iter(stream)
+    for value in rest:
+        if value >= 0x80:
+            value &= 0x7F
+            shift = 7
+            for byte in rest:
+                value |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    break
+                if shift == 7 * _VARINT_LIMIT:
+                    raise _error("mb", "limit", 0, "run_stream", "varint of more than 64 bytes", "stream")
+            else:
+                raise _error("mb", "truncated", len(stream), "run_stream", "truncated varint", "stream")
+        add(value)
     return tuple(runs)
 
 
@@ -7484,11 +7485,11 @@ class MbWriter(Writer[MbHeader, MbRecord]):
         timestamp, value, name, id, has_meta, event, page_types, _ = record
         if not self._document:
             name, event = name or None, event or None
-            if not timestamp <= _INFINITY and not self._like_upstream:
-                raise ValueError("a timestamp of NaN")
         has_meta = has_meta or event is not None or page_types is not None
         flags = _MB_META * has_meta | _MB_NAME * (name is not None) | _MB_POINT_ID * bool(id)
         parts = [MB_POINT.little.pack(timestamp, value, flags)]
+        if not (timestamp <= _INFINITY or self._document or self._like_upstream):
+            raise ValueError("a timestamp of NaN")
         if name is not None:
             parts.append(self._string(name))
         if id:
@@ -7666,18 +7667,48 @@ def mb_run_stream(
         return _mb_hex(bitmap)
     total = -_mb_floor(-size / _MB_UNIT)
     if free_ranges is not None:
-        runs = _mb_runs_of(size, free_ranges)
+        free_ranges = list(free_ranges)
+        runs = _mb_quick_runs_of(size, free_ranges) or _mb_runs_of(size, free_ranges)
     elif occupancy is not None and 0 <= occupancy < 1:
         used = _mb_floor(total * occupancy)
         runs = [used, total - used]
     else:
         runs = [total]
-    return b"".join([_mb_write_varint("a run", run, like_upstream=like_upstream) for run in runs])
+    data = bytearray()
+    add = data.append
+    for run in runs:
+        if run.__class__ is not int or not 0 <= run < 0x4000:
+            data += _mb_write_varint("a run", run, like_upstream=like_upstream)
+        elif run < 0x80:
+            add(run)
+        else:
+            add(run & 0x7F | 0x80)
+            add(run >> 7)
+    return bytes(data)
 
 
 def _mb_floor(value: float) -> float:
     """As JavaScript has it: a whole number, infinity or NaN."""
     return int(value // 1) if -_INFINITY < value < _INFINITY else value
+
+
+def _mb_quick_runs_of(size: float, free_ranges: Sequence[Any]) -> List[Any]:
+    """Runs of free ranges that are pairs of whole numbers, ascend and do not touch; nothing of others."""
+    runs: List[Any] = []
+    at = -1
+    try:
+        for start, end in free_ranges:
+            if not (at < start < end and start.__class__ is end.__class__ is int):
+                return []
+            runs += ((start - at) // 8, (end - start) // 8)
+            at = end
+    except (TypeError, ValueError):
+        return []
+    if runs:
+        runs[0] = free_ranges[0][0] // 8
+        if at < size:
+            runs.append(-_mb_floor((at - size) / _MB_UNIT))
+    return runs
 
 
 def _mb_runs_of(size: float, free_ranges: Iterable[Any]) -> List[float]:

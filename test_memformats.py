@@ -262,6 +262,8 @@ class Trickle(io.BytesIO):
         assert size >= 0  # a reader of streams asks for some, never for all
         return super().read(size and min(size, next(self.sizes)))
 
+    read1 = read
+
     def seekable(self) -> bool:
         return False
 
@@ -5393,6 +5395,7 @@ def small_dumps() -> List[bytes]:
         mb_file(MB_BODY, version=3, flags=6, packed=True),
         mb_file(mb_strings(b"a", b"long")[:-2], version=9),
         mb_file(mb_strings(b"a", b"a") + mb_list(mb_series(mb_point(id=bytes(6) + b"\x90" * 10)))),
+        mb_file(MB_TABLE + mb_list(mb_series(mb_point(name=2, id=MB_UUID), mb_point(name=2, id=MB_UUID)))),
         mb_file(MB_BODY, flags=1, packed=True) + b"\0",
         mb_file(MB_BODY, flags=1),
         mb_file(MB_BODY, version=0),
@@ -5740,6 +5743,377 @@ def test_mb_writer_makes_the_recordings(name: str) -> None:
     assert (made == data) == (name in ("empty", "browser"))  # other engines deflate to other bytes
     raw = mb_rewritten(json.loads(export.read_text(encoding="utf-8")), compressed=False)
     assert raw == b"MEMD\2\0\0\0" + (unpacked(data) or b"")
+
+
+# ---- mb: run streams
+
+
+RUNS = [  # size, runs, free ranges, a bit for each unit; worked out by mb 2
+    (24, "", [], "07"),
+    (16, "02", [], "03"),
+    (64, "000404", [(0, 32)], "f0"),
+    (16, "00828000", [(0, 16)], "00"),
+    (16, "0000010001", [(0, 0), (8, 8)], "03"),
+    (16, "017f7f", [(8, 1024)], "01"),
+    (16, "808080808080800102", [(2**52, 2**52 + 16)], "03"),
+    (100, "0002ff0101", [(0, 16), (2056, 2064)], "fc1f"),
+    (0, "00", [], ""),
+]
+
+
+@pytest.mark.parametrize(("size", "stream", "ranges", "bits"), RUNS, ids=[one[1] for one in RUNS])
+def test_mb_run_streams(size: int, stream: str, ranges: List[Tuple[int, int]], bits: str) -> None:
+    page = mf.Page(size, None, bytes.fromhex(stream))
+    assert page.free_ranges == ranges
+    assert page.bitmap().hex() == bits
+    assert b"".join(varint(run) for run in page.runs) == bytes.fromhex(stream.replace("828000", "02"))
+
+
+def test_mb_run_streams_that_have_no_end() -> None:
+    page = mf.Page(16, None, b"\2\x80")
+    for ask in "runs", "free_ranges":
+        with pytest.raises(mf.TruncatedError) as caught:
+            getattr(page, ask)
+        assert (*place(caught.value), caught.value.space) == ("truncated", 2, "run_stream", "stream")
+    assert page._replace(borrowed=b"\x10").free_ranges == [(16, 16 + 8 * 2048)]
+    assert mf.Page(16, None, b"\x80" * 63 + b"\1").runs == (1 << 441,)
+    with pytest.raises(mf.FormatError, match="more than 64 bytes"):
+        mf.Page(16, None, b"\x80" * 64 + b"\1").bitmap()
+    with pytest.raises(mf.FormatError, match="more than 2 bytes") as limit:
+        mf.Page(136, None, b"\x11").bitmap(2)
+    assert limit.value.code == "limit"
+    assert mf.Page(128, None, b"\x10").bitmap(2) == b"\xff\xff"
+    assert mf.Page(1 << 60, None, b"\1").runs == (1,)  # a size that is only claimed takes no room
+
+
+STREAMS: List[Tuple[int, Json, str]] = [  # size, what a page tells, the stream of the application (mb 2, mb 4)
+    (4096, {}, "8004"),
+    (0, {}, "00"),
+    (1, {}, "01"),
+    (4096, {"free_ranges": []}, "8004"),
+    (4096, {"free_ranges": [[0, 4096]]}, "008004"),
+    (4096, {"free_ranges": [[0, 1024], [2048, 3072]]}, "008001800180018001"),
+    (4096, {"free_ranges": ((1024, 3072),)}, "800180028001"),
+    (100, {"free_ranges": [[50, 100]]}, "0606"),
+    (100, {"free_ranges": [[4, 12]]}, "00010b"),
+    (256, {"free_ranges": [[0, 128], [64, 192]]}, "002008"),
+    (256, {"free_ranges": [[0, 512]]}, "0040"),
+    (256, {"free_ranges": [[128, 256], [0, 64]]}, "00080810"),
+    (256, {"free_ranges": [[0, 64], [64, 128]]}, "001010"),
+    (256, {"free_ranges": [[64, 32], [64, 128]]}, "0c0810"),
+    (256, {"free_ranges": [["a", 8], [8], 7, [True, 8], None, [8.0, 16.5, 3]]}, "01011e"),
+    (1 << 20, {"free_ranges": [[1 << 18, 1 << 19]]}, "80800280800280800 4".replace(" ", "")),
+    (4096, {"occupancy": 0.25}, "80018003"),
+    (4096, {"occupancy": 0}, "008004"),
+    (4096, {"occupancy": 0.9999}, "ff0301"),
+    (4096, {"occupancy": 1.0}, "8004"),
+    (4096, {"occupancy": -0.5}, "8004"),
+    (4096, {"bitmap": "800180028001", "free_ranges": []}, "800180028001"),
+    (4096, {"bitmap": "FF038100", "occupancy": 0.5}, "ff038100"),
+    (4096, {"free_ranges": [], "occupancy": 0.5}, "8004"),
+    (4096, {"bitmap": "123"}, "1203"),
+    (4096, {"bitmap": "zz0x1g 2-1+3\n4\r\n56"}, "00000102ff030456"),
+    (4096, {"bitmap": "\U0001f60001"}, "0001"),
+    (4096, {"bitmap": "0"}, "00"),
+]
+
+
+@pytest.mark.parametrize(("size", "told", "stream"), STREAMS, ids=[f"{size} {told}" for size, told, _ in STREAMS])
+def test_mb_run_stream(size: int, told: Json, stream: str) -> None:
+    assert mf.mb_run_stream(size, **told).hex() == stream
+    assert mf.mb_run_stream(size, **told, like_upstream=True).hex() == stream
+
+
+MANGLED: List[Tuple[float, Json, str]] = [  # mb 1.7, and the last page types of the recording "numbers"
+    (2**36, {"free_ranges": [[0, (2**32 + 1) * 8]]}, "008100ffffffff0f"),
+    (2**37, {"occupancy": 0.75}, "80008000"),
+    (float("inf"), {}, "8000"),
+    (float("nan"), {}, "00"),
+    (float("-inf"), {}, "00"),
+    (-9, {}, "ff"),
+]
+
+
+@pytest.mark.parametrize(("size", "told", "stream"), MANGLED, ids=[f"{size} {told}" for size, told, _ in MANGLED])
+def test_mb_run_stream_that_javascript_mangles(size: float, told: Json, stream: str) -> None:
+    assert mf.mb_run_stream(size, **told, like_upstream=True).hex() == stream
+    with pytest.raises((ValueError, TypeError), match="a run is not"):
+        mf.mb_run_stream(size, **told)
+
+
+def test_mb_free_ranges_come_back() -> None:
+    rng = random.Random(7)
+    for _ in range(300):
+        edges = sorted(rng.sample(range(512), rng.randrange(1, 20) * 2))
+        ranges = [(8 * start, 8 * end) for start, end in zip(edges[::2], edges[1::2])]
+        stream = mf.mb_run_stream(4096, free_ranges=ranges)
+        page = mf.Page(4096, None, stream)
+        assert page.free_ranges == ranges
+        bits = int.from_bytes(page.bitmap(), "little")
+        assert all((bits >> unit & 1) == (not any(a <= 8 * unit < b for a, b in ranges)) for unit in range(512))
+        assert mf.mb_run_stream(4096, free_ranges=reversed(ranges)) == stream
+
+
+# ---- mb: Writer
+
+
+def dumped(fill: Callable[[mf.MbWriter], object], **options: Any) -> bytes:
+    made = io.BytesIO()
+    with mf.MbWriter(made, compressed=False, **options) as writer:
+        fill(writer)
+    return made.getvalue()[8:]
+
+
+def test_mb_writer() -> None:
+    def fill(writer: mf.MbWriter) -> None:
+        writer.series("Main", color="#ff5733", id="123E4567-e89b-42d3-a456-426614174000")
+        writer.point(1.0, 2.0)
+        writer.point(1, 2, "GC", id=MB_UUID, event="Main")
+        pages = (mf.Page(64, None, b"\0\4\4"), mf.Page(4096, 0.25, bytes.fromhex("800180028001")))
+        writer.point(
+            3.0, 4.0, event="late", page_types=[mf.PageType("Heap", 0, pages), mf.PageType("GC", 64, pages[:1])]
+        )
+        writer.point(5.0, 6.0, id="00000000-0000-0000-0000-000000000000", page_types=())
+        writer.write(mf.Point(7.0, 8.0, has_meta=True, name="", event=""))
+        writer.series()
+        writer.series("last", visible=False)
+
+    types = [
+        mb_type(
+            *[mb_page(b"\0\4\4", 64), mb_page(bytes.fromhex("800180028001"), 4096, struct.pack("<f", 0.25))], name=4
+        )
+    ]
+    types.append(mb_type(mb_page(b"\0\4\4"), name=2, uniform=64))
+    points = [
+        mb_point(),
+        mb_point(name=2, id=MB_UUID, meta=b"\1\0"),
+        mb_point(3.0, 4.0, meta=mb_memory(*types, event=4)),
+        mb_point(5.0, 6.0, id=bytes(16), meta=mb_memory()),
+        mb_point(7.0, 8.0, meta=b"\0\0"),
+    ]
+    table = mb_strings(b"Main", b"#ff5733", b"GC", b"late", b"Heap", b"", b"#000000", b"last")
+    series = [mb_series(*points), mb_series(id=bytes(16), name=5, color=6)]
+    series.append(mb_series(id=bytes(16), name=7, color=6, visible=0))
+    assert dumped(fill) == table + mb_list(*series)
+    assert dumped(fill, like_upstream=True) == table + mb_list(*series)
+
+
+def test_mb_writer_header() -> None:
+    for options, head in (
+        ({}, "4d454d44020001001f8b0800000000000003"),
+        ({"version": 7}, "4d454d44070001001f8b0800000000000003"),
+        ({"compressed": False}, "4d454d4402000000"),
+    ):
+        made = io.BytesIO()
+        mf.MbWriter(made, **options).close()
+        assert made.getvalue()[: len(head) // 2].hex() == head
+        assert (unpacked(made.getvalue()) or made.getvalue()[8:]) == b"\1\0\2\0"
+    with pytest.raises(ValueError, match="a version of 1 at least"):
+        mf.MbWriter(io.BytesIO(), version=0, compressed=False)
+    with pytest.raises(ValueError, match="version is not of 16 bits"):
+        mf.MbWriter(io.BytesIO(), version=1 << 16)
+
+
+def test_mb_writer_of_many_points() -> None:
+    ids = [bytes(6) + b"\x40\0\x80" + bytes(5) + struct.pack(">H", number) for number in range(2500)]
+    points = [mf.Point(float(at), 0.5, point_id=id) for at, id in enumerate(ids)]
+    points[1200] = mf.Point(1200.0, 0.5, "name")
+    made = dumped(lambda writer: writer.write_all([mf.Series(name="a"), *points, mf.Series(name="a"), points[0]]))
+    bodies = [mb_point(float(at), 0.5, id=id) for at, id in enumerate(ids)]
+    bodies[1200] = mb_point(1200.0, 0.5, name=2)
+    table = mb_strings(b"a", b"#000000", b"name")
+    assert made == table + mb_list(mb_series(*bodies, id=bytes(16)), mb_series(bodies[0], id=bytes(16)))
+
+
+def one_page_of(size: int = 8, *, uniform: int = 0, **told: Any) -> mf.Point:
+    page = mf.Page(size, **told)
+    return mf.Point(0.0, 0.0, page_types=(mf.PageType("H", uniform, (page,)),))
+
+
+REFUSED: List[Tuple[str, Any, Optional[bytes]]] = [  # why, the record, what the application writes for it
+    ("a timestamp of NaN", mf.Point(float("nan"), 0.0), mb_point(float("nan"), 0.0)),
+    ("a timestamp of NaN", mf.Point(float("nan"), 0.0, None, MB_UUID), mb_point(float("nan"), 0.0, id=MB_UUID)),
+    ("point_id is not a UUID", mf.Point(0.0, 0.0, None, b"\1" * 16), mb_point(0.0, 0.0, id=bytes(16))),
+    ("point_id is not of 16 bytes", mf.Point(0.0, 0.0, None, b"\1" * 15), None),
+    ("id is not a UUID", mf.Series(b"\1" * 16), b""),
+    ("size is not of 32 bits", one_page_of(2**32), b"\x80\0"),
+    ("size is not of 32 bits", one_page_of(2**32 + 5), b"\x85\0"),
+    ("size is not of 32 bits", one_page_of(2**32 + 300), b"\xac\2"),
+    ("size is not of 32 bits", one_page_of(-2), b"\xfe"),
+    ("size is not an integer", one_page_of(typing.cast("int", 100.5)), b"\x64"),
+    ("size is not an integer", one_page_of(typing.cast("int", None)), None),
+    ("uniform_page_size is not of 32 bits", one_page_of(8, uniform=2**33), b"\x80\0"),
+    ("a page of 8 bytes among those of 16", one_page_of(8, uniform=16), b"\x10"),
+    ("an occupancy of -1", one_page_of(occupancy=-1.0), MB_ABSENT),
+    ("not an occupancy", one_page_of(occupancy=1e39), struct.pack("<f", float("inf"))),
+    ("not an occupancy", one_page_of(occupancy=-1e39), struct.pack("<f", float("-inf"))),
+    ("has no end", one_page_of(run_stream=b"\2\x80"), b"\2\2\x80"),
+    ("surrogates not allowed", mf.Point(0.0, 0.0, "a\ud800b"), b"a\xef\xbf\xbdb"),
+    ("not a record of mb", mf.PageType(), None),
+    ("not a record of mb", mf.Point(typing.cast("float", "1"), 0.0), None),
+    ("not a record of mb", mf.Point(10**400, 0.0), None),
+    ("not a record of mb", mf.Point(10**400, 0.0, None, MB_UUID), None),
+    ("not text", mf.Point(0.0, 0.0, typing.cast("str", 5)), None),
+]
+
+
+@pytest.mark.parametrize(("reason", "record", "bytes_of"), REFUSED, ids=[str(number) for number in range(len(REFUSED))])
+def test_mb_writer_refuses(reason: str, record: Any, bytes_of: Optional[bytes]) -> None:
+    good = mf.Point(1.0, 2.0, "good")
+
+    def fill(writer: mf.MbWriter) -> None:
+        writer.series("s")
+        with pytest.raises((ValueError, TypeError), match=reason):
+            writer.write(record)
+        writer.write(good)
+
+    series = mb_series(mb_point(name=2), id=bytes(16))
+    assert dumped(fill) == mb_strings(b"s", b"#000000", b"good") + mb_list(series)  # nothing of the other is left
+    if bytes_of is not None:
+        assert bytes_of in dumped(lambda writer: writer.write_all([mf.Series(), record]), like_upstream=True)
+
+
+def test_mb_writer_refuses_by_method() -> None:
+    made = io.BytesIO()
+    writer = mf.MbWriter(made)
+    with pytest.raises(ValueError, match="no series has been started"):
+        writer.point(1.0, 2.0)
+    for wrong in "", "123e4567-e89b-42d3-a456-42661417400", "123e4567e89b42d3a456426614174000", "x" * 36, "g" * 8:
+        if wrong:
+            with pytest.raises(ValueError, match="not a UUID"):
+                writer.series("s", id=wrong)
+        assert mf._mb_id(wrong) is None
+    assert mf._mb_id("123e4567-e89b-02d3-a456-426614174000") is None
+    assert mf._mb_id("123e4567-e89b-42d3-a456-426614174 00") is None
+    assert mf._mb_id("FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF") == b"\xff" * 16
+    writer.close()
+    with pytest.raises(ValueError, match="closed"):
+        writer.series("s")
+    body = dumped(lambda writer: writer.series("s", id="none"), like_upstream=True)
+    assert body == mb_strings(b"s", b"#000000") + mb_list(mb_series(id=bytes(16)))
+
+
+def test_mb_writer_of_records_that_were_read() -> None:
+    odd = SMALL_FILES["mb"][4]
+    with mf.MbReader(io.BytesIO(odd)) as reader:
+        records = [*reader]
+    borrowing: List[Any] = [
+        one for one in records if isinstance(one, mf.Point) and one.page_types and one.page_types[0].pages[0].borrowed
+    ]
+    assert len(borrowing) == 1
+    body = dumped(lambda writer: writer.write_all([mf.Series(name="s"), borrowing[0]]))
+    with mf.MbReader(io.BytesIO(b"MEMD\2\0\0\0" + body), strict=True) as reader:
+        point: Any = [*reader][1]
+    assert point.page_types[0].pages[0].runs == borrowing[0].page_types[0].pages[0].runs  # whole in the stream now
+
+
+def test_mb_document_refuses() -> None:
+    document = mf.open(io.BytesIO(mf_file := SMALL_FILES["mb"][0])).read()
+    assert mf_file
+    series, point = document.records[:2]
+    for records, reason in (
+        ([point], "no series has been started"),
+        ([series, *[point] * 9], "a series of 8 points has more"),
+        ([series, point, series], "a series of 8 points has 1"),
+        ([series._replace(point_count=0)] * 4, "more series than series_count"),
+        ([series._replace(name="other")], "not among the strings"),
+        ([series._replace(id=b"1")], "id is not of 16 bytes"),
+        ([series._replace(point_count=-1)], "point_count is not of 64 bits"),
+    ):
+        with mf.MbWriter(io.BytesIO()) as writer, pytest.raises(ValueError, match=reason):
+            writer.write_document(mf.Document("mb", document.header, document.tables, records))
+    with mf.MbWriter(io.BytesIO()) as writer:
+        writer.series("s")
+        with pytest.raises(ValueError, match="the first thing written"):
+            writer.write_document(document)
+    for tables in {}, {"series_count": None}, {"series_count": -1}:
+        with mf.MbWriter(io.BytesIO()) as writer, pytest.raises((ValueError, TypeError), match="series_count"):
+            writer.write_document(mf.Document("mb", document.header, tables, []))
+    with mf.MbWriter(io.BytesIO()) as writer, pytest.raises(ValueError, match="version"):
+        writer.write_document(mf.Document("mb", mf.MbHeader(-1), document.tables, []))
+
+
+# ---- mb: streams
+
+
+def test_mb_reads_while_unpacking() -> None:
+    """Points come before the body has been unpacked, and a bomb stops where it is told to."""
+    points = [mb_point(float(number), 1.0, id=MB_UUID) for number in range(20_000)]
+    data = mb_file(TWO_STRINGS + mb_list(mb_series(*points)), flags=1, packed=True)
+    file = Trickle(data, itertools.repeat(512))
+    reader = mf.MbReader(file)
+    read: Iterator[Any] = iter(reader)
+    assert [next(read) for _ in range(3)][2].timestamp == 1.0
+    assert file.tell() < len(data) // 2
+    assert sum(1 for _ in read) == 19_998
+    limited = outcome(data, "mb", max_bytes=300_000)
+    assert limited.fault is not None
+    assert (*place(limited.fault), limited.fault.space) == ("limit", 18, "gzip.data", "file")
+    assert 1 < len(limited.records) < 300_000 // 33 + 2
+    assert_same(limited.records, outcome(data, "mb").records[: len(limited.records)])
+
+
+TWO_STRINGS = mb_strings(b"Main", b"#ff5733")
+
+
+def test_mb_explain_stops_at_a_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mf, "DEFAULT_MAX_BYTES", 40)
+    data = mb_file(TWO_STRINGS + mb_list(mb_series(*[mb_point()] * 20)), flags=1, packed=True)
+    last = [*mf.explain(io.BytesIO(data), "mb")][-1]
+    assert (last.path, last.type, last.value) == ("gzip.data", "unread", "limit")
+    assert outcome(data, "mb", max_bytes=40).fault is not None
+
+
+def test_mb_long_point() -> None:
+    """A point of more than a chunk, and one whose size is only claimed."""
+    pages = [mb_page(bytes(1000), 8000)] * 300
+    long = mb_point(meta=mb_memory(mb_type(*pages)))
+    data = mb_file(TWO_STRINGS + mb_list(mb_series(mb_point(), long, mb_point(name=1))))
+    for sizes in itertools.repeat(1 << 20), itertools.repeat(999):
+        read = outcome(Trickle(data, sizes), "mb")
+        assert read.fault is None
+        assert [page.run_stream for page in read.records[2].page_types[0].pages] == [bytes(1000)] * 300
+        assert read.records[3].name == "#ff5733"
+    claimed = outcome(data.replace(mb_page(bytes(1000), 8000), mb_page(bytes(1000), 8000)[:6] + b"\xff" * 6, 1), "mb")
+    assert claimed.fault is not None
+    assert len(claimed.records) == 2
+
+
+def test_mb_inside_damaged_gzip() -> None:
+    """A whole file that is gzip and has a gzip body: what is wrong outside is told, not what follows from it."""
+    inner = mb_file(MB_BODY, flags=1, packed=True)
+    outer = gzip.compress(inner)
+    assert_same(outcome(outer, "mb").records, outcome(inner, "mb").records)
+    cut = outcome(outer[:-20], "mb")
+    assert cut.fault is not None
+    assert (cut.fault.format, *place(cut.fault)) == ("gzip", "truncated", 10, "members[0].data")
+    wrong = outcome(outer[:-8] + b"\0\0\0\0" + outer[-4:], "mb")
+    assert wrong.fault is not None
+    assert (wrong.fault.format, wrong.fault.where) == ("gzip", "members[0].crc32")
+    assert_same(wrong.records, outcome(inner, "mb").records)
+
+
+def test_mb_ids_as_text() -> None:
+    assert (
+        mf.Series(MB_UUID).uuid == mf.Point(0.0, 0.0, point_id=MB_UUID).uuid == "123e4567-e89b-42d3-a456-426614174000"
+    )
+    assert mf.Series().uuid == mf.Point(0.0, 0.0).uuid == mf.Point(0.0, 0.0, point_id=bytes(16)).uuid == ""
+
+
+@pytest.mark.skipif(PYPY, reason="memory is counted by CPython")
+def test_mb_takes_constant_memory() -> None:
+    import tracemalloc
+
+    pages = mb_memory(mb_type(mb_page(b"\x80\1\x80\2", 4096), mb_page(b"\1", 8)))
+    points = [mb_point(1.0, 2.0, id=MB_UUID), mb_point(meta=pages)] * 30_000
+    data = mb_file(TWO_STRINGS + mb_list(mb_series(*points)), flags=1, packed=True)
+    tracemalloc.start()
+    try:
+        with mf.MbReader(io.BytesIO(data)) as reader:
+            assert sum(1 for _ in reader) == 60_001
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 # ==== 9.5 mb-json =====================================================================================
