@@ -9072,7 +9072,7 @@ FORMATS: Dict[str, Format] = {
     ),
     "mb-json": Format(
         "mb-json",
-        "the same as JSON",
+        "time series and page maps of the Memory Dump application, as JSON",
         (".json",),
         _is_mb_json,
         MbJsonReader,
@@ -11186,7 +11186,7 @@ def _run_stats(options: _Options) -> int:
         reader = _reading(options, name)
         if waits and _VIEWS[reader.format].compare is not None:
             first.append((name, reader))
-        elif first and first[0][1].format == reader.format:
+        elif first and _VIEWS[first[0][1].format].compare is _VIEWS[reader.format].compare:
             _print_comparison(options, output, *first.pop(), name, reader)
         else:
             for other in [*first, (name, reader)]:

@@ -1518,7 +1518,8 @@ def test_check_command(name: str, tmp_path: Path) -> None:
                 read = outcome(vector.data, name, recover=True)
                 assert len(problems) == len(read.problems) + (read.fault is not None)
                 for line, problem in zip(problems, read.problems):
-                    assert line.startswith(f"  {problem.severity} {problem.code}: offset 0x{problem.offset:x}: ")
+                    space = "" if problem.space == "file" else problem.space + " "
+                    assert line.startswith(f"  {problem.severity} {problem.code}: {space}offset 0x{problem.offset:x}: ")
             if result == "invalid":
                 assert vector.about["error"]["code"] in run.text
                 assert f"offset 0x{vector.about['error']['offset']:x}" in run.text
@@ -6755,3 +6756,278 @@ def test_mb_json_is_found_by_its_keys() -> None:
         assert mf.detect(text) == "mb-json"
     for text in b"[1]", b'{"x":1}', b'{"format":"mb","data":1}', b'[{"ptr":1,"data":2}]', b"{", b"null":
         assert mf.detect(text) is None
+
+
+# ---- mb: semantics, command line
+
+
+COLORS = [("Main Process", "#42cad7"), ("", "#d74242"), ("forms", "#42d76e"), ("\u00e9\U0001f9e0", "#d77d42")]
+COLORS += [("single \u00e9 \U0001f9e0", "#d7cd42"), ("all flags", "#ad42d7"), ("Main Process compacted", "#58d742")]
+
+
+@pytest.mark.parametrize(("name", "color"), COLORS)
+def test_mb_color(name: str, color: str) -> None:
+    """By recordings of the application."""
+    assert mf.mb_color(name) == color
+
+
+def dump_of(*points: mf.Point, name: str = "P", like_upstream: bool = False) -> bytes:
+    made = io.BytesIO()
+    with mf.MbWriter(made, like_upstream=like_upstream) as writer:
+        writer.write_all([mf.Series(MB_UUID, name), *points])
+    return made.getvalue()
+
+
+def snapshot(time: float, *pages: mf.Page, kind: str = "Heap", event: Optional[str] = None) -> mf.Point:
+    return mf.Point(time, 0.0, None, b"", True, event, (mf.PageType(kind, 0, pages),))
+
+
+def test_mb_conclusion_by_hand() -> None:
+    pages = [mf.Page(64, 0.25), mf.Page(64, None, b"\4\2\2"), mf.Page(8, None, b"\0\4"), mf.Page(0), mf.Page(100, 0.0)]
+    found = mf.mb_conclusion(snapshot(1.0, *pages))
+    assert found is not None
+    assert found == (5, 236.0, 64.0, 64 / 236, 3, 108.0, (("Heap", 5, 64 / 236, 236.0, 64.0),))
+    assert mf.mb_conclusion(mf.Point(1.0, 2.0)) is None
+    assert mf.mb_conclusion(snapshot(1.0)) == (0, 0.0, 0.0, 0.0, 0, 0.0, (("Heap", 0, 0.0, 0.0, 0.0),))
+
+
+def json_points(*points: str) -> List[mf.Point]:
+    text = '[{"name":"x","data":[' + ",".join(points) + "]}]"
+    return outcome(text.encode(), "mb-json", recover=True).records[1:]
+
+
+def test_mb_json_conclusion_by_hand() -> None:
+    """Occupancy counts first, then freeList, then bitmap; a page with nothing is empty (mb 6.1, erratum 15)."""
+    pages = (
+        '{"size":64,"occupancy":0.5,"freeList":[]},{"size":100,"freeList":[[50,100]]},{"size":64,"bitmap":"0404"},'
+        '{"size":64},{"size":64,"occupancy":null},{"size":10,"freeList":[[0,100],[1]]},{"size":8,"bitmap":"0080"},7,'
+        '{"size":16,"freeList":[["8",16],5]}'
+    )
+    other = '{"name":7,"uniformPageSize":32,"pages":[{"size":5,"bitmap":"02"}]},{"pages":[]},5'
+    head = '{"timestamp":1,"value":2,"meta":{"memory":'
+    first, none, usual = json_points(
+        head + '{"pageTypes":[{"name":"H","pages":[' + pages + "]}," + other + "]}}}",
+        head + '{"conclusion":5}}}',
+        head + '{"pageTypes":[{"name":"H","pages":[{"size":64,"freeList":[[0,32]]}]}]}}}',
+    )
+    found = mf.mb_json_conclusion(first)
+    assert found is not None
+    assert found.type_stats[0] == ("H", 9, (32 + 50 + 32 + 8 + 8) / 390, 390.0, 130.0)
+    assert found.type_stats[1:] == (("", 1, 1.0, 32.0, 32.0), ("", 0, 0.0, 0.0, 0.0), ("", 0, 0.0, 0.0, 0.0))
+    assert found[:6] == (10, 422.0, 162.0, 162 / 422, 3, 74.0)
+    assert mf.mb_json_conclusion(none) is None
+    assert not usual.raw or usual.raw.startswith(b",")
+    assert mf.mb_json_conclusion(usual._replace(raw=b"")) == (1, 64.0, 32.0, 0.5, 0, 0.0, (("H", 1, 0.5, 64.0, 32.0),))
+    assert mf.mb_json_conclusion(mf.Point(1.0, 2.0)) is None
+
+
+def test_mb_analysis_by_hand() -> None:
+    points = [
+        mf.Point(1000.0, 5.0, "a"),
+        mf.Point(1063.0, 9.0),
+        mf.Point(float("nan"), 99.0),
+        mf.Point(1064.0, 9.0, None, b"", True, "GC"),
+        mf.Point(900.0, -1.0),
+        mf.Point(1100.0, float("inf")),
+        snapshot(1200.0, mf.Page(8, 0.5), event="S"),
+    ]
+    found = mf.mb_analysis(mf.open(io.BytesIO(dump_of(*points, like_upstream=True)), "r", "mb"))
+    (use,) = found.series
+    assert use[:5] == ("P", "123e4567-e89b-42d3-a456-426614174000", "#000000", True, 7)
+    assert use[5:14] == (1000.0, 1200.0, 5.0, 0.0, -1.0, 9.0, 1063.0, 1, 2)
+    assert (use.bucket_us, len(use.values)) == (4, 51)
+    assert (use.values[0], use.values[15], use.values[16], use.values[49], use.values[50]) == (5, 9, 9, 9, 9)
+    assert [one[:5] for one in found.snapshots] == [(0, 6, 1200.0, "", "S")]
+    empty = mf.mb_analysis(mf.open(io.BytesIO(dump_of()), "r", "mb"))
+    assert empty.series[0][4:9] == (0, None, None, None, None)
+    assert empty.series[0].values == ()
+
+
+def test_mb_compare_by_hand() -> None:
+    page = [mf.Page(80, share) for share in (0.0, 0.5, 1.0)]
+    old = snapshot(1.0, page[0], page[1], page[2])
+    new = snapshot(2.0, page[1], page[1], page[0], page[2])
+    assert mf.mb_compare(old, new) == (("Heap", (3, 4), (120.0, 160.0), 1, 1, 1, 0),)
+    other = snapshot(2.0, page[2], kind="Stack")
+    assert mf.mb_compare(old, other) == (
+        ("Heap", (3, 0), (120.0, 0.0), 0, 0, 0, 3),
+        ("Stack", (0, 1), (0.0, 80.0), 0, 0, 1, 0),
+    )
+    assert mf.mb_compare(mf.Point(1.0, 2.0), mf.Point(1.0, 2.0)) == ()
+
+
+@pytest.fixture
+def dumps(tmp_path: Path) -> Tuple[Path, Path]:
+    paths = tmp_path / "demo.mb", tmp_path / "demo.json"
+    for path, make in zip(paths, (mf._mb_demo, mf._mb_json_demo)):
+        make(path)
+    return paths
+
+
+def test_mb_demo_is_one_file_in_two_forms(dumps: Tuple[Path, Path]) -> None:
+    binary, text = dumps
+    assert cli("convert", binary, "--to", "json") == Run(0, text.read_bytes(), "")
+    assert cli("convert", text, "--to", "json").code == 0
+    made = cli("convert", text, "--to", "mb")
+    assert body_of(made.out) == body_of(binary.read_bytes())
+    assert made.err == ""
+    hexadecimal = cli("convert", binary, "--to", "json", "--bitmap")
+    assert hexadecimal.err == ""
+    assert b'"bitmap":"0018e803"' in hexadecimal.out
+    assert b"freeList" not in hexadecimal.out
+    path = text.with_name("bitmap.json")
+    path.write_bytes(hexadecimal.out)
+    assert body_of(cli("convert", path, "--to", "mb").out) == body_of(binary.read_bytes())
+    again = json.loads(cli("convert", text, "--to", "json", "--bitmap").out)
+    assert again[0]["data"][24]["meta"]["memory"]["pageTypes"][0]["pages"][0]["bitmap"] == "0018e803"
+    assert "conclusion" in again[0]["data"][24]["meta"]["memory"]
+
+
+def test_mb_info(dumps: Tuple[Path, Path], tmp_path: Path) -> None:
+    lines = [cli("info", path).text.splitlines() for path in dumps]
+    assert lines[0][2:] == lines[1][2:]
+    assert lines[0][1:] == [
+        "  version     2, gzip body",
+        "  series      2: Main Process, Image Cache",
+        "  points      120, 3 snapshots",
+        "  from        2025-12-06T00:00:00.000000Z",
+        "  to          2025-12-06T00:00:59.000000Z",
+        "  pages       234 of the types Heap, Stack",
+        "  problems    none",
+    ]
+    assert lines[1][1] == "  root        an array of series"
+    path = tmp_path / "odd"
+    for data, wanted in (
+        (b"[]", ["series      0", "points      0, 0 snapshots"]),
+        (b'{"data":[],"name":""}', ["root        one series", "series      1: (no name)"]),
+        (dump_of(mf.Point(1e300, 1.0), snapshot(2.0)), ["to          1e+300 us", "pages       0 of the types Heap"]),
+        (mb_file(b""), ["version     2, raw body"]),
+    ):
+        path.write_bytes(data)
+        text = cli("info", path).text
+        assert all(f"  {line}\n" in text for line in wanted), text
+
+
+def test_mb_stats(dumps: Tuple[Path, Path], tmp_path: Path) -> None:
+    text = cli("stats", dumps[0]).text
+    assert cli("stats", dumps[1]).text.partition(":")[2] == text.partition(":")[2]
+    assert text.startswith(f"{dumps[0]}: 120 points of 2 series, 3 snapshots\n\nMain Process, 60 points\n")
+    assert "  peak        57.9 MiB at +49.000 s\n  marked      1 name, 2 events\n" in text
+    assert (
+        "       0  +24.000 s     66      0  280.0 KiB  256.0 KiB    91.4 %  Main Process, before the collection, GC"
+        in text
+    )
+    assert "         2      2   24.0 KiB   12.0 KiB    50.0 %  Stack\n" in text
+    assert "and 1 more series\n" in cli("stats", dumps[0], "--top", "1").text
+    numbers = json.loads(cli("stats", dumps[0], "--json").text)
+    assert numbers["series"][0]["most"] == 57_060_000 + 0.0 or numbers["series"][0]["peak_us"] == 1764979249000000.0
+    assert numbers["snapshots"][2]["conclusion"]["total_page_count"] == 101
+    path = tmp_path / "odd.mb"
+    points = [mf.Point(float("nan"), 1.0), snapshot(float("nan"), mf.Page(64, float("inf")))]
+    path.write_bytes(dump_of(*points, name="", like_upstream=True))
+    text = cli("stats", path).text
+    assert "(no name), 2 points\n  values      none\n" in text
+    assert "  none  " in text
+    assert "  inf %  " in text
+    path.write_bytes(dump_of(mf.Point(5.0, -1.0), snapshot(3.0)))
+    text = cli("stats", path).text
+    assert "first, last -1 bytes, 0 bytes\n" in text
+    assert " -2 us " in text
+
+
+def test_mb_compare_command(dumps: Tuple[Path, Path], sample: Path) -> None:
+    binary, text = dumps
+    shown = cli("stats", binary, "--snapshots", "0,-1").text
+    heap = "  +106.3 KiB  244.0 KiB  350.3 KiB     64    99      0      64     35        0  Heap\n"
+    assert heap in shown
+    times = "2025-12-06T00:00:24.000000Z and 2025-12-06T00:00:59.000000Z"
+    assert shown.startswith(f"{binary}: snapshots of {times}, 256.0 KiB and 362.3 KiB used\n")
+    for one, other in itertools.product(dumps, dumps):
+        assert heap in cli("stats", one, other, "--snapshots", "0,2").text
+        assert "  +0 bytes  350.3 KiB  350.3 KiB " in cli("stats", one, other).text
+    changes = json.loads(cli("stats", binary, "--snapshots", "0,-1", "--json").text)["changes"]
+    assert changes[0] == {
+        "name": "Heap",
+        "pages": [64, 99],
+        "used": [249856.0, 358776.0],
+        "grown": 0,
+        "shrunk": 64,
+        "added": 35,
+        "removed": 0,
+    }
+    pair = json.loads(cli("stats", binary, text, "--snapshots", "0,-1", "--json").text)
+    assert (pair["changes"], pair["files"]) == (changes, [str(binary), str(text)])
+    assert "no snapshot 3: there are 3 snapshots" in refused("stats", binary, "--snapshots", "0,3", code=2)
+    assert "no snapshot -4" in refused("stats", binary, text, "--snapshots=-4,0", code=2)
+    for wrong in "1", "1,2,3", "a,b":
+        assert cli("stats", binary, "--snapshots", wrong).code == 2
+    assert cli("stats", binary, sample).text == cli("stats", binary).text + cli("stats", sample).text
+
+
+LOSSES = [
+    (dump_of(name="\udcff"), "json", ".name: bytes that are not UTF-8 become U+FFFD"),
+    (dump_of(name="\ufeffx"), "json", ".name: a leading U+FEFF is left out"),
+    (dump_of(mf.Point(float("inf"), 1.0)), "json", "data[0].timestamp: not a number that JSON has: null"),
+    (mb_file(mb_strings() + mb_list(mb_series(id=bytes(16)))), "json", ".id: an id of zeros"),
+    (
+        dump_of(snapshot(1.0, mf.Page(64, None, b"\1"))),
+        "json",
+        "data[0].meta.memory: runs that free ranges do not tell",
+    ),
+    (dump_of(snapshot(1.0, mf.Page(8, float("inf"), b"\1"))), "json", "meta.memory: not a number that JSON has: null"),
+]
+for text, wanted in (
+    ('{"timestamp":"","value":1}', "data[0].timestamp: a timestamp that is not a number"),
+    ('{"timestamp":1,"value":1,"x":1}', "note lossy: offset 0x16: series[0].data[0]: unknown key"),
+    ('{"timestamp":"2026","value":1}', "note lossy: offset 0x16: series[0].data[0].timestamp: a time as text"),
+):
+    LOSSES.append((b'[{"name":"x","data":[ ' + text.encode() + b"]}]", "mb", wanted))
+for text, wanted in (
+    ('{"size":4294967296,"freeList":[]}', "a size of 2^32 or more is written modulo 2^32"),
+    ('{"size":8,"freeList":[],"occupancy":-1}', "an occupancy of -1 stands for none"),
+    ('{"size":8,"freeList":[],"occupancy":0.1}', "occupancy is rounded to 32 bits"),
+    ('{"size":8,"freeList":[],"occupancy":1e300}', "occupancy is rounded to 32 bits"),
+    ('{"size":100,"freeList":[[50,100]]}', "free ranges that are not whole units of 8 bytes in order"),
+    ('{"size":100}', "a page with nothing but a size"),
+):
+    memory = '{"pageTypes":[{"pages":[' + text + ',{"size":8,"bitmap":"01"}]}]}'
+    memory = '{"timestamp":1,"value":1,"meta":{"memory":' + memory + "}}"
+    LOSSES.append((b'[{"name":"x","data":[' + memory.encode() + b"]}]", "mb", f"data[0].meta.memory: {wanted}"))
+LOSSES.append((b'[{"name":"\\ud800","data":[]}]', "mb", ".name: a lone surrogate becomes U+FFFD"))
+LOSSES.append((b'[{"name":"x","data":[],"owner":1}]', "json", "series[0]: unknown key"))
+
+
+@pytest.mark.parametrize(("data", "to", "wanted"), LOSSES, ids=[wanted for *_, wanted in LOSSES])
+def test_mb_losses_are_told(data: bytes, to: str, wanted: str, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+    run = cli("convert", path, "--to", to)
+    assert run.code == 0
+    assert wanted in run.err
+    assert all(line.startswith(f"memformats: {path}: ") for line in run.err.splitlines())
+    if to == "json":
+        assert mf.detect(run.out) == "mb-json"
+    else:
+        problems = mf.open(io.BytesIO(run.out), "r", "mb").read().problems
+        assert [problem.code for problem in problems] == ["bad-varint"] * ("2^32" in wanted)
+
+
+def test_mb_conversion_of_text(tmp_path: Path) -> None:
+    path = tmp_path / "file.mb"
+    path.write_bytes(dump_of(mf.Point(1.0, 2.0, "\udce9\u20ac", event="\ufeffe"), name="\ufeffn"))
+    value = json.loads(cli("convert", path, "--to", "json").out)
+    assert (value[0]["name"], value[0]["data"][0]["name"], value[0]["data"][0]["meta"]["event"]) == (
+        "n",
+        "\ufffd\u20ac",
+        "e",
+    )
+    text = tmp_path / "file.json"
+    text.write_bytes(b'[{"name":"\\ud83e\\udde0\\ud83e","data":[]}]')
+    (series,) = mf.open(io.BytesIO(cli("convert", text, "--to", "mb").out), "r", "mb").read().records
+    assert series.name == "\U0001f9e0\ufffd"
+    texts = [mf.Point(1.0, 2.0, f"name {number}") for number in range(5000)]
+    path.write_bytes(dump_of(*texts, *texts[:10]))
+    made = json.loads(cli("convert", path, "--to", "json").out)
+    assert [point["name"] for point in made[0]["data"]] == [point.name for point in texts + texts[:10]]
+    text.write_bytes(b'[{"name":"x","data":[{"timestamp":1,"meta":{"memory":{"conclusion":5,"2":[],"1":0}}}]}]')
+    assert b'{"timestamp":1,"meta":{"memory":{"1":0,"2":[]}}}' in cli("convert", text, "--to", "json").out
