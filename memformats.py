@@ -12,6 +12,8 @@ clog    CNanoLog, a logger  .clog            ``ONAN``    1.0      1.0      ClogR
 prof    easy_profiler, a    .prof            ``ysaE``    0.1.0    1.0.0    ProfReader   ProfWriter
         profiler for C++                                 to       to
                                                          2.1.0    2.1.0
+mb      Memory Dump, a      .mb              ``MEMD``    any      2        MbReader     MbWriter
+        viewer of memory
 ======  ==================  ===============  ==========  =======  =======  ===========  ===========
 
 Reading, from a path or a binary file, gzipped or not, one record at a time::
@@ -42,7 +44,7 @@ Where to find what (search for the banner ``# ==== N``):
 3.  facts                   Field, Layout, Span; how ``explain`` walks; its text (``.hex``)
 4.  primitives              varint, JSON, time; source and sink; what all readers and writers share
 5.  formats                 a section each, always in this order: constants and layouts, records,
-                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof
+                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof   5.4 mb
 6.  registry                FORMATS, detect, open, explain
 7.  JSON documents          decode, encode
 8.  exports                 each original tool's own output

@@ -5922,6 +5922,15 @@ def test_mb_writer_of_many_points() -> None:
     assert made == table + mb_list(mb_series(*bodies, id=bytes(16)), mb_series(bodies[0], id=bytes(16)))
 
 
+def test_mb_numbers_are_not_kept_for_ever() -> None:
+    pages = tuple(mf.Page(size, None, b"") for size in range(1, 10_001))
+    writer = mf.MbWriter(io.BytesIO(), compressed=False)
+    with writer:
+        writer.series("s")
+        writer.point(1.0, 2.0, page_types=[mf.PageType("s", 0, pages)])
+    assert 1000 < len(writer._varints) < 5000
+
+
 def one_page_of(size: int = 8, *, uniform: int = 0, **told: Any) -> mf.Point:
     page = mf.Page(size, **told)
     return mf.Point(0.0, 0.0, page_types=(mf.PageType("H", uniform, (page,)),))
