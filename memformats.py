@@ -1145,7 +1145,7 @@ class _Fields:
         source: Optional[_Source] = None,
     ) -> None:
         self._source = source
-        self.at = at
+        self.at = self._mark = at
         self.where = where
         self.canonical = True
         self._problems = problems
@@ -1172,11 +1172,21 @@ class _Fields:
             self.data += piece
         return self.at + size <= len(self.data)
 
-    def drop(self) -> None:
-        """Forget the bytes before the next field."""
-        self._base += self.at
-        self.data = self.data[self.at :]
-        self.at = 0
+    def begin(self) -> None:
+        """The next field begins a record: ``since`` and ``left`` count from here, what stands before is not needed."""
+        if 2 * self.at >= len(self.data):  # so that all in all no more bytes are moved than there are
+            self._base += self.at
+            self.data = self.data[self.at :]
+            self.at = 0
+        self._mark = self.at
+
+    def since(self) -> bytes:
+        """The bytes of the record so far."""
+        return self.data[self._mark : self.at]
+
+    def left(self) -> bytes:
+        """All that is there of the record and after it."""
+        return self.data[self._mark :]
 
     def take(self, name: str, size: int) -> bytes:
         """``size`` bytes as one field."""
@@ -6755,10 +6765,10 @@ class MbReader(Reader[MbHeader, MbRecord]):
             self._fault = error
         else:
             if self._series_count is None or self._sections != 2 or not self._fields.canonical:
-                self._start = self._fields.data[: self._fields.at]
+                self._start = self._fields.since()
             else:
                 self._start = None
-            self._fields.drop()
+            self._fields.begin()
             self._leading = tuple(self.strings)
             numbers: Dict[str, int] = {}
             for number, text in enumerate(self.strings):
@@ -6788,9 +6798,9 @@ class MbReader(Reader[MbHeader, MbRecord]):
                         yield from self._read_points(series.point_count, f"series[{done}].points")
                     done += 1
                 number = self._read_sections()
-            self._end(fields.data + self._source.rest())
+            self._end(fields.left() + self._source.rest())
         except FormatError as error:
-            self._end(fields.data, error)
+            self._end(fields.left(), error)
 
     def _read_sections(self) -> Optional[int]:
         """Read strings up to the next list of series; returns its length, or None at the end."""
@@ -6829,15 +6839,14 @@ class MbReader(Reader[MbHeader, MbRecord]):
     def _read_series(self, where: str) -> Series:
         """A series, which begins after the bytes that the sections before it, if any, have taken."""
         fields = self._fields
-        before = fields.at
         fields.where = where
-        fields.canonical = not before
+        fields.canonical = not fields.since()
         id = self._read_id("id")
         name, color = self._string("name") or "", self._string("color") or ""
         visible = self._read_flag("visible")
         point_count = fields.uvarint("point_count")
-        raw = b"" if fields.canonical else fields.data[: fields.at]
-        fields.drop()
+        raw = b"" if fields.canonical else fields.since()
+        fields.begin()
         return Series(id, name, color, visible, point_count, raw)
 
     def _read_id(self, name: str) -> bytes:
@@ -6880,7 +6889,8 @@ class MbReader(Reader[MbHeader, MbRecord]):
         without = struct.Struct("<dd").unpack_from
         none = b""
         data = fields.data
-        at = index = 0
+        at = fields.at
+        index = 0
         while index < number:
             try:
                 flags = data[at + 16]
@@ -6899,11 +6909,11 @@ class MbReader(Reader[MbHeader, MbRecord]):
                     point = new(Point, (timestamp, value, None, none, False, None, None, none))
             except (IndexError, struct.error, _MbOddError) as error:
                 fields.at = at
-                fields.drop()
-                at = 0
-                have = len(fields.data)
-                if type(error) is not _MbOddError and fields.have(have + 1):
-                    data = fields.data
+                fields.begin()
+                at = fields.at
+                more = type(error) is not _MbOddError and fields.have(len(fields.data) - at + 1)
+                data = fields.data
+                if more:
                     continue
                 point = self._read_point(f"{where}[{index}].")
                 data = fields.data
@@ -6912,7 +6922,7 @@ class MbReader(Reader[MbHeader, MbRecord]):
             at = stop
             index += 1
         fields.at = at
-        fields.drop()
+        fields.begin()
 
     def _read_point(self, where: str) -> Point:
         fields = self._fields
@@ -6929,7 +6939,7 @@ class MbReader(Reader[MbHeader, MbRecord]):
             event = self._string("event", 1)
             if self._read_flag("has_memory"):
                 page_types = self._read_page_types(where)
-        raw = b"" if fields.canonical else fields.data[: fields.at]
+        raw = b"" if fields.canonical else fields.since()
         return Point(timestamp, value, name, point_id, bool(flags & _MB_META), event, page_types, raw)
 
     def _read_page_types(self, where: str) -> Tuple[PageType, ...]:

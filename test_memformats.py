@@ -6085,6 +6085,21 @@ def test_mb_long_point() -> None:
     assert len(claimed.records) == 2
 
 
+def test_mb_odd_points_after_a_long_one() -> None:
+    """What a long point has brought into memory is not moved for each point that is read exactly."""
+    long = mb_point(meta=mb_memory(mb_type(mb_page(bytes(3_000_000), 1 << 25))))
+    odd = [mb_point(bits=8) for _ in range(40_000)]
+    data = mb_file(
+        TWO_STRINGS
+        + mb_list(mb_series(long, *odd, mb_point(meta=mb_memory(mb_type(mb_page(bytes(1 << 21), 1 << 24))))))
+    )
+    start = time.process_time()
+    read = outcome(data, "mb")
+    assert time.process_time() - start < 20  # 60 GB would have been moved
+    assert len(read.records) == 40_003
+    assert read.records[-2].raw == odd[0]
+
+
 def test_mb_inside_damaged_gzip() -> None:
     """A whole file that is gzip and has a gzip body: what is wrong outside is told, not what follows from it."""
     inner = mb_file(MB_BODY, flags=1, packed=True)
