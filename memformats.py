@@ -12,6 +12,8 @@ clog    CNanoLog, a logger  .clog            ``ONAN``    1.0      1.0      ClogR
 prof    easy_profiler, a    .prof            ``ysaE``    0.1.0    1.0.0    ProfReader   ProfWriter
         profiler for C++                                 to       to
                                                          2.1.0    2.1.0
+mb      Memory Dump, a      .mb              ``MEMD``    any      2        MbReader     MbWriter
+        viewer of memory
 ======  ==================  ===============  ==========  =======  =======  ===========  ===========
 
 Reading, from a path or a binary file, gzipped or not, one record at a time::
@@ -42,7 +44,7 @@ Where to find what (search for the banner ``# ==== N``):
 3.  facts                   Field, Layout, Span; how ``explain`` walks; its text (``.hex``)
 4.  primitives              varint, JSON, time; source and sink; what all readers and writers share
 5.  formats                 a section each, always in this order: constants and layouts, records,
-                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof
+                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof   5.4 mb
 6.  registry                FORMATS, detect, open, explain
 7.  JSON documents          decode, encode
 8.  exports                 each original tool's own output
@@ -1374,7 +1376,7 @@ class _Fields:
         source: Optional[_Source] = None,
     ) -> None:
         self._source = source
-        self.at = at
+        self.at = self._mark = at
         self.where = where
         self.canonical = True
         self._problems = problems
@@ -1401,11 +1403,21 @@ class _Fields:
             self.data += piece
         return self.at + size <= len(self.data)
 
-    def drop(self) -> None:
-        """Forget the bytes before the next field."""
-        self._base += self.at
-        self.data = self.data[self.at :]
-        self.at = 0
+    def begin(self) -> None:
+        """The next field begins a record: ``since`` and ``left`` count from here, what stands before is not needed."""
+        if 2 * self.at >= len(self.data):  # so that all in all no more bytes are moved than there are
+            self._base += self.at
+            self.data = self.data[self.at :]
+            self.at = 0
+        self._mark = self.at
+
+    def since(self) -> bytes:
+        """The bytes of the record so far."""
+        return self.data[self._mark : self.at]
+
+    def left(self) -> bytes:
+        """All that is there of the record and after it."""
+        return self.data[self._mark :]
 
     def take(self, name: str, size: int) -> bytes:
         """``size`` bytes as one field."""
@@ -6984,10 +6996,10 @@ class MbReader(Reader[MbHeader, MbRecord]):
             self._fault = error
         else:
             if self._series_count is None or self._sections != 2 or not self._fields.canonical:
-                self._start = self._fields.data[: self._fields.at]
+                self._start = self._fields.since()
             else:
                 self._start = None
-            self._fields.drop()
+            self._fields.begin()
             self._leading = tuple(self.strings)
             numbers: Dict[str, int] = {}
             for number, text in enumerate(self.strings):
@@ -7017,9 +7029,9 @@ class MbReader(Reader[MbHeader, MbRecord]):
                         yield from self._read_points(series.point_count, f"series[{done}].points")
                     done += 1
                 number = self._read_sections()
-            self._end(fields.data + self._source.rest())
+            self._end(fields.left() + self._source.rest())
         except FormatError as error:
-            self._end(fields.data, error)
+            self._end(fields.left(), error)
 
     def _read_sections(self) -> Optional[int]:
         """Read strings up to the next list of series; returns its length, or None at the end."""
@@ -7058,15 +7070,14 @@ class MbReader(Reader[MbHeader, MbRecord]):
     def _read_series(self, where: str) -> Series:
         """A series, which begins after the bytes that the sections before it, if any, have taken."""
         fields = self._fields
-        before = fields.at
         fields.where = where
-        fields.canonical = not before
+        fields.canonical = not fields.since()
         id = self._read_id("id")
         name, color = self._string("name") or "", self._string("color") or ""
         visible = self._read_flag("visible")
         point_count = fields.uvarint("point_count")
-        raw = b"" if fields.canonical else fields.data[: fields.at]
-        fields.drop()
+        raw = b"" if fields.canonical else fields.since()
+        fields.begin()
         return Series(id, name, color, visible, point_count, raw)
 
     def _read_id(self, name: str) -> bytes:
@@ -7109,7 +7120,8 @@ class MbReader(Reader[MbHeader, MbRecord]):
         without = struct.Struct("<dd").unpack_from
         none = b""
         data = fields.data
-        at = index = 0
+        at = fields.at
+        index = 0
         while index < number:
             try:
                 flags = data[at + 16]
@@ -7128,11 +7140,11 @@ class MbReader(Reader[MbHeader, MbRecord]):
                     point = new(Point, (timestamp, value, None, none, False, None, None, none))
             except (IndexError, struct.error, _MbOddError) as error:
                 fields.at = at
-                fields.drop()
-                at = 0
-                have = len(fields.data)
-                if type(error) is not _MbOddError and fields.have(have + 1):
-                    data = fields.data
+                fields.begin()
+                at = fields.at
+                more = type(error) is not _MbOddError and fields.have(len(fields.data) - at + 1)
+                data = fields.data
+                if more:
                     continue
                 point = self._read_point(f"{where}[{index}].")
                 data = fields.data
@@ -7141,7 +7153,7 @@ class MbReader(Reader[MbHeader, MbRecord]):
             at = stop
             index += 1
         fields.at = at
-        fields.drop()
+        fields.begin()
 
     def _read_point(self, where: str) -> Point:
         fields = self._fields
@@ -7158,7 +7170,7 @@ class MbReader(Reader[MbHeader, MbRecord]):
             event = self._string("event", 1)
             if self._read_flag("has_memory"):
                 page_types = self._read_page_types(where)
-        raw = b"" if fields.canonical else fields.data[: fields.at]
+        raw = b"" if fields.canonical else fields.since()
         return Point(timestamp, value, name, point_id, bool(flags & _MB_META), event, page_types, raw)
 
     def _read_page_types(self, where: str) -> Tuple[PageType, ...]:

@@ -5926,6 +5926,15 @@ def test_mb_writer_of_many_points() -> None:
     assert made == table + mb_list(mb_series(*bodies, id=bytes(16)), mb_series(bodies[0], id=bytes(16)))
 
 
+def test_mb_numbers_are_not_kept_for_ever() -> None:
+    pages = tuple(mf.Page(size, None, b"") for size in range(1, 10_001))
+    writer = mf.MbWriter(io.BytesIO(), compressed=False)
+    with writer:
+        writer.series("s")
+        writer.point(1.0, 2.0, page_types=[mf.PageType("s", 0, pages)])
+    assert 1000 < len(writer._varints) < 5000
+
+
 def one_page_of(size: int = 8, *, uniform: int = 0, **told: Any) -> mf.Point:
     page = mf.Page(size, **told)
     return mf.Point(0.0, 0.0, page_types=(mf.PageType("H", uniform, (page,)),))
@@ -6078,6 +6087,21 @@ def test_mb_long_point() -> None:
     claimed = outcome(data.replace(mb_page(bytes(1000), 8000), mb_page(bytes(1000), 8000)[:6] + b"\xff" * 6, 1), "mb")
     assert claimed.fault is not None
     assert len(claimed.records) == 2
+
+
+def test_mb_odd_points_after_a_long_one() -> None:
+    """What a long point has brought into memory is not moved for each point that is read exactly."""
+    long = mb_point(meta=mb_memory(mb_type(mb_page(bytes(3_000_000), 1 << 25))))
+    odd = [mb_point(bits=8) for _ in range(40_000)]
+    data = mb_file(
+        TWO_STRINGS
+        + mb_list(mb_series(long, *odd, mb_point(meta=mb_memory(mb_type(mb_page(bytes(1 << 21), 1 << 24))))))
+    )
+    start = time.process_time()
+    read = outcome(data, "mb")
+    assert time.process_time() - start < 20  # 60 GB would have been moved
+    assert len(read.records) == 40_003
+    assert read.records[-2].raw == odd[0]
 
 
 def test_mb_inside_damaged_gzip() -> None:
