@@ -44,7 +44,11 @@ from memformats import (
     Marker,
     MlyzeHeader,
     MlyzeRecord,
+    Page,
+    PageType,
+    Point,
     ProfHeader,
+    Series,
     Thread,
 )
 
@@ -74,7 +78,8 @@ class Bench(NamedTuple):
 
     ``make`` gives a file of so many records, ``writer`` takes header and tables, ``body`` tells from the header
     where the records are, ``settle`` gives the records of a peer what hangs on header and tables, ``naive_write``
-    is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked.
+    is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked,
+    ``remarks`` what else there is to tell of the sample.
     """
 
     make: Callable[[int], bytes]
@@ -85,6 +90,7 @@ class Bench(NamedTuple):
     naive_write: Callable[..., None]
     analyse: Callable[[Any], object]
     more: Callable[[Sample], Iterable[Way]] = lambda _: ()
+    remarks: Callable[[Sample], Iterable[str]] = lambda _: ()
 
 
 class Sample:
@@ -637,6 +643,327 @@ def prof_work(sample: Sample) -> Iterator[Way]:
     )
 
 
+# ==== mb and mb-json ===================================================================================
+
+
+def mb_records(count: int) -> Iterator[memformats.MbRecord]:
+    """A time line of a heap: three processes, a snapshot every 60 points, of 24 pages with up to 40 runs each."""
+    chance = random.Random(count)
+    number = 0
+    for process in range(3):
+        points = (count - 3 + process) // 3
+        yield Series(b"\1" * 6 + b"\x40\1\x80" + bytes([process]) * 7, f"Process {process}", "#42cad7", True, points)
+        value = 50_000_000
+        for second in range(points):
+            value += chance.randrange(-400_000, 420_000)
+            number += 1
+            id = b"\0\0\0\0\0\0\x40\0\x80\0\0\0" + struct.pack(">I", number)
+            types: Optional[Tuple[PageType, ...]] = None
+            if second % 60 == 59:
+                pages = []
+                for _ in range(24):
+                    runs = [chance.randrange(30)] + [
+                        1 + int(chance.expovariate(1 / 6)) for _ in range(chance.randrange(40))
+                    ]
+                    left = 512 - sum(runs)
+                    stream = b"".join(map(memformats.encode_varint, [*runs, left] if left > 0 else [512]))
+                    pages.append(Page(4096, None if chance.random() < 0.5 else 0.5, stream))
+                types = (PageType("Heap", 4096, tuple(pages)),)
+            time_us = float(1_764_979_200_000_000 + 1_000_000 * second)
+            yield Point(time_us, float(value), None, id, types is not None, "GC_END" if types else None, types)
+
+
+def make_mb(count: int) -> bytes:
+    """The time line with a raw body, so that it is reading that is measured, not zlib."""
+    file = io.BytesIO()
+    with memformats.MbWriter(file, compressed=False, like_upstream=True) as writer:
+        writer.write_all(mb_records(count))
+    return file.getvalue()
+
+
+def make_mb_json(count: int) -> bytes:
+    """The same as the application exports it."""
+    file = io.BytesIO()
+    with memformats.MbJsonWriter(file) as writer:
+        writer.write_all(memformats.MbReader(io.BytesIO(make_mb(count))))
+    return file.getvalue()
+
+
+def naive_mb(_tables: Tables) -> Read:
+    """A read for each field."""
+
+    def varint(file: IO[bytes]) -> int:
+        value = shift = 0
+        while True:
+            byte = file.read(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def page_type(file: IO[bytes], strings: Sequence[str]) -> PageType:
+        name, uniform = strings[varint(file)], varint(file)
+        pages = []
+        for _ in range(varint(file)):
+            size = uniform or varint(file)
+            share = struct.unpack("<f", file.read(4))[0]
+            pages.append(Page(size, None if share == -1.0 else share, file.read(varint(file))))
+        return PageType(name, uniform, tuple(pages))
+
+    def read(file: IO[bytes]) -> Items:
+        file.read(1)
+        strings = [file.read(varint(file)).decode() for _ in range(varint(file))]
+        file.read(1)
+        for _ in range(varint(file)):
+            id, name, color = file.read(16), strings[varint(file)], strings[varint(file)]
+            visible, points = file.read(1) == b"\1", varint(file)
+            yield Series(id, name, color, visible, points)
+            for _ in range(points):
+                timestamp, value = struct.unpack("<d", file.read(8))[0], struct.unpack("<d", file.read(8))[0]
+                flags = file.read(1)[0]
+                label = strings[varint(file)] if flags & 2 else None
+                point_id = file.read(16) if flags & 4 else b""
+                event = types = None
+                if flags & 1:
+                    number = varint(file)
+                    event = strings[number - 1] if number else None
+                    if file.read(1) == b"\1":
+                        types = tuple([page_type(file, strings) for _ in range(varint(file))])
+                yield Point(timestamp, value, label, point_id, bool(flags & 1), event, types)
+
+    return read
+
+
+def construct_mb(_tables: Tables) -> Read:
+    """A declaration of series and points; the strings are read first."""
+    c: Any = importlib.import_module("construct")
+    page = c.Struct(
+        "size" / c.If(c.this._._.uniform == 0, c.VarInt),
+        "share" / c.Float32l,
+        "stream" / c.Prefixed(c.VarInt, c.GreedyBytes),
+    )
+    kind = c.Struct("name" / c.VarInt, "uniform" / c.VarInt, "pages" / c.PrefixedArray(c.VarInt, page))
+    meta = c.Struct(
+        "event" / c.VarInt, "memory" / c.Int8ul, "types" / c.If(c.this.memory == 1, c.PrefixedArray(c.VarInt, kind))
+    )
+    point = c.Struct(
+        "timestamp" / c.Float64l,
+        "value" / c.Float64l,
+        "flags" / c.Int8ul,
+        "name" / c.If(c.this.flags & 2, c.VarInt),
+        "id" / c.If(c.this.flags & 4, c.Bytes(16)),
+        "meta" / c.If(c.this.flags & 1, meta),
+    )
+    series = c.Struct(
+        "id" / c.Bytes(16), "name" / c.VarInt, "color" / c.VarInt, "visible" / c.Int8ul, "points" / c.VarInt
+    )
+    table = c.PrefixedArray(c.VarInt, c.PascalString(c.VarInt, "utf8"))
+
+    def read(file: IO[bytes]) -> Items:
+        file.read(1)
+        strings = table.parse_stream(file)
+        file.read(1)
+        for _ in range(c.VarInt.parse_stream(file)):
+            one = series.parse_stream(file)
+            yield Series(one.id, strings[one.name], strings[one.color], one.visible == 1, one.points)
+            for _ in range(one.points):
+                yield strings, point.parse_stream(file)
+
+    return read
+
+
+def point_of(item: Any) -> Any:
+    """A record of what the declaration gives."""
+    if type(item) is Series:
+        return item
+    strings, one = item
+    types = event = None
+    if one.meta is not None:
+        event = strings[one.meta.event - 1] if one.meta.event else None
+        types = tuple(
+            [
+                PageType(
+                    strings[kind.name],
+                    kind.uniform,
+                    tuple(
+                        [
+                            Page(p.size or kind.uniform, None if p.share == -1.0 else p.share, p.stream)
+                            for p in kind.pages
+                        ]
+                    ),
+                )
+                for kind in one.meta.types
+            ]
+        )
+    name = None if one.name is None else strings[one.name]
+    return Point(one.timestamp, one.value, name, one.id or b"", one.meta is not None, event, types)
+
+
+def naive_write_mb(file: IO[bytes], records: Items, _header: Any, tables: Tables) -> None:
+    """A write per field."""
+    varint = memformats.encode_varint
+    strings = {text: number for number, text in enumerate(tables["strings"])}
+    file.write(b"\1" + varint(len(strings)))
+    for text in strings:
+        file.write(varint(len(text.encode())))
+        file.write(text.encode())
+    file.write(b"\2" + varint(tables["series_count"]))
+    for record in records:
+        if type(record) is Series:
+            file.write(record.id)
+            file.write(varint(strings[record.name]))
+            file.write(varint(strings[record.color]))
+            file.write(b"\1" if record.visible else b"\0")
+            file.write(varint(record.point_count))
+            continue
+        file.write(struct.pack("<d", record.timestamp))
+        file.write(struct.pack("<d", record.value))
+        file.write(bytes([record.has_meta | 2 * (record.name is not None) | 4 * bool(record.point_id)]))
+        file.write(record.point_id)
+        if record.has_meta:
+            file.write(varint(strings[record.event] + 1) + b"\1")
+            file.write(varint(len(record.page_types)))
+            for kind in record.page_types:
+                file.write(varint(strings[kind.name]))
+                file.write(varint(kind.uniform_page_size))
+                file.write(varint(len(kind.pages)))
+                for page in kind.pages:
+                    file.write(struct.pack("<f", -1.0 if page.occupancy is None else page.occupancy))
+                    file.write(varint(len(page.run_stream)))
+                    file.write(page.run_stream)
+
+
+def naive_mb_json(_tables: Tables) -> Read:
+    """``json.load``, and a loop over what it gives."""
+
+    def pages_of(kind: Any) -> Iterator[Page]:
+        for page in kind["pages"]:
+            stream = memformats.mb_run_stream(page["size"], free_ranges=page["freeList"])
+            yield Page(page["size"], page.get("occupancy"), stream)
+
+    def read(file: IO[bytes]) -> Items:
+        for series in json.load(file):
+            id = bytes.fromhex(series["id"].replace("-", ""))
+            yield Series(id, series["name"], series["color"], series["visible"], len(series["data"]))
+            for point in series["data"]:
+                meta = point.get("meta")
+                types = None
+                if meta:
+                    kinds = meta["memory"]["pageTypes"]
+                    types = tuple([PageType(k["name"], k["uniformPageSize"], tuple(pages_of(k))) for k in kinds])
+                point_id = bytes.fromhex(point["pointId"].replace("-", ""))
+                time_us, value = float(point["timestamp"]), float(point["value"])
+                yield Point(time_us, value, None, point_id, meta is not None, meta and meta["event"], types)
+
+    return read
+
+
+def naive_write_mb_json(file: IO[bytes], records: Items, _header: Any, _tables: Tables) -> None:
+    """The objects that the application has, and ``json.dumps``."""
+    file.write(json.dumps(mb_objects(records), separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def mb_objects(records: Items) -> List[Dict[str, Any]]:
+    """What the application's export hands to ``JSON.stringify``."""
+
+    def id_of(id: bytes) -> str:
+        text = id.hex()
+        return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+    def page_of(page: Page) -> Dict[str, Any]:
+        made = {"size": page.size, "freeList": page.free_ranges}
+        return made if page.occupancy is None else {**made, "occupancy": page.occupancy}
+
+    found: List[Dict[str, Any]] = []
+    for record in records:
+        if type(record) is Series:
+            names = {"id": id_of(record.id), "name": record.name, "visible": record.visible, "color": record.color}
+            found.append({**names, "data": []})
+            continue
+        point = {"timestamp": int(record.timestamp), "value": int(record.value), "pointId": id_of(record.point_id)}
+        if record.has_meta:
+            kinds = [
+                {
+                    "name": kind.name,
+                    "pages": [page_of(page) for page in kind.pages],
+                    "uniformPageSize": kind.uniform_page_size,
+                }
+                for kind in record.page_types
+            ]
+            point["meta"] = {"event": record.event, "memory": {"pageTypes": kinds}}
+        found[-1]["data"].append(point)
+    return found
+
+
+def mb_work(sample: Sample) -> Iterator[Way]:
+    """Ranges, and what the application's export does."""
+
+    def ranges(reader: Items) -> None:
+        for record in reader:
+            for kind in (type(record) is Point and record.page_types) or ():
+                for page in kind.pages:
+                    page.free_ranges  # noqa: B018 - it is decoded each time
+
+    yield Way("memformats reader, free ranges", sample.reader, ranges)
+    options = argparse.Namespace(bitmap=False, file="")
+    yield Way("memformats JSON export", sample.reader, lambda reader: exhaust(memformats._mb_to_json(reader, options)))
+    objects = mb_objects(sample.records)
+    yield Way("json.dumps of the exported data", lambda: objects, lambda made: json.dumps(made, separators=(",", ":")))
+    packed = io.BytesIO()
+    with memformats.MbWriter(packed) as writer:
+        writer.write_all(sample.records)
+    yield Way("memformats reader, gzip body", lambda: memformats.MbReader(io.BytesIO(packed.getvalue())), exhaust)
+
+
+def mb_json_work(sample: Sample) -> Iterator[Way]:
+    """What is done to the JSON."""
+    yield Way("json.loads of the file", lambda: sample.data, json.loads)
+    options = argparse.Namespace(bitmap=False, file="")
+    yield Way("memformats to .mb", sample.reader, lambda reader: exhaust(memformats._mb_json_to_mb(reader, options)))
+
+
+def mb_sizes(sample: Sample) -> Iterator[str]:
+    """The guide's claims about sizes (errata 19): .mb is 99 % smaller than raw arrays, hex 90 % than a freeList."""
+    objects = mb_objects(sample.records)
+
+    def size(change: Callable[[Dict[str, Any], Page], Any], **options: Any) -> int:
+        pages = iter(
+            [page for r in sample.records if type(r) is Point for kind in r.page_types or () for page in kind.pages]
+        )
+        made = json.loads(json.dumps(objects))
+        for series in made:
+            for point in series["data"]:
+                for kind in point.get("meta", {}).get("memory", {}).get("pageTypes", ()):
+                    for page in kind["pages"]:
+                        change(page, next(pages))
+        return len(json.dumps(made, **options))
+
+    def units(page: Dict[str, Any], record: Page) -> None:
+        page["units"] = [int(place % 2 == 0) for place, run in enumerate(record.runs) for _ in range(run)]
+        del page["freeList"]
+
+    def bitmap(page: Dict[str, Any], record: Page) -> None:
+        page["bitmap"] = record.run_stream.hex()
+        del page["freeList"]
+
+    tight: Dict[str, Any] = {"separators": (",", ":")}
+    file = io.BytesIO()
+    with memformats.MbWriter(file) as writer:
+        writer.write_all(sample.records)
+    mb = len(file.getvalue())
+    lists, arrays, hexes = size(lambda *_: None, **tight), size(units, **tight), size(bitmap, **tight)
+    indented = size(lambda *_: None, indent=2)
+    for what, small, large in (
+        (".mb against JSON with an element for each 8 bytes", mb, arrays),
+        (".mb against JSON with freeList", mb, lists),
+        (".mb against JSON with freeList, indented", mb, indented),
+        (".mb against JSON with bitmap", mb, hexes),
+        ("JSON with bitmap against that with freeList", hexes, lists),
+        ("JSON with bitmap against that with an element for each 8 bytes", hexes, arrays),
+    ):
+        yield f"{what}: {small:,} and {large:,} bytes, {100 - 100 * small / large:.1f} % smaller"
+
+
 # ==== All formats ======================================================================================
 
 BENCHES: Dict[str, Bench] = {
@@ -681,6 +1008,27 @@ BENCHES: Dict[str, Bench] = {
         naive_write_prof,
         memformats.prof_analysis,
         prof_work,
+    ),
+    "mb": Bench(
+        make_mb,
+        lambda file, *_: memformats.MbWriter(file, compressed=False),
+        lambda _: slice(memformats.MB_HEADER.size, None),
+        (Peer("a read per field", naive_mb), Peer("construct", construct_mb, point_of)),
+        lambda records, *_: records,
+        naive_write_mb,
+        memformats.mb_analysis,
+        mb_work,
+        mb_sizes,
+    ),
+    "mb-json": Bench(
+        make_mb_json,
+        lambda file, *_: memformats.MbJsonWriter(file),
+        lambda _: slice(None),
+        (Peer("json.load and a loop", naive_mb_json),),
+        lambda records, *_: records,
+        naive_write_mb_json,
+        memformats.mb_analysis,
+        mb_json_work,
     ),
 }
 
@@ -791,6 +1139,7 @@ def results(format: str, *, quick: bool) -> Dict[str, Any]:
         "writing": measure(list(writers(sample)), repeat(some), turns),
         "growth": measure([Way(f"{size:,}", Sample(format, size).reader, exhaust) for size in sizes], sizes, turns),
         "peak": memory(Sample(format, many)),
+        "remarks": [*sample.bench.remarks(sample)],
     }
 
 
@@ -818,6 +1167,8 @@ def text(report: Dict[str, Any], *, markdown: bool) -> Iterator[str]:
         if found["peak"] is not None:
             peak = f"{found['peak'] >> 10:,} KiB (goal: under 1,024)"
             yield f"\nstreaming {found['growth'][-1]['name']} records takes {peak} beside the tables"
+        if found["remarks"]:
+            yield "\n" + "\n".join(found["remarks"])
 
 
 def main() -> None:
