@@ -7062,9 +7062,12 @@ class MbReader(Reader[MbHeader, MbRecord]):
             fields.canonical = False
             size = have
         start = fields.at
-        text = fields.text("text", size)
-        if any("\udc80" <= letter <= "\udcff" for letter in text):
+        piece = fields.take("text", size)
+        try:
+            text = piece.decode()
+        except UnicodeDecodeError:
             fields.problem("not UTF-8", start, "text")
+            text = _decode_text(piece)
         self.strings.append(text)
 
     def _read_series(self, where: str) -> Series:
