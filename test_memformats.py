@@ -1518,13 +1518,8 @@ def test_check_command(name: str, tmp_path: Path) -> None:
                 read = outcome(vector.data, name, recover=True)
                 assert len(problems) == len(read.problems) + (read.fault is not None)
                 for line, problem in zip(problems, read.problems):
-<<<<<<< HEAD
-                    space = "" if problem.space == "file" else problem.space + " "
-                    assert line.startswith(f"  {problem.severity} {problem.code}: {space}offset 0x{problem.offset:x}: ")
-=======
                     where = f"{'' if problem.space == 'file' else 'body '}offset 0x{problem.offset:x}"
                     assert line.startswith(f"  {problem.severity} {problem.code}: {where}: ")
->>>>>>> mb
             if result == "invalid":
                 assert vector.about["error"]["code"] in run.text
                 assert f"offset 0x{vector.about['error']['offset']:x}" in run.text
