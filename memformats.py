@@ -14,6 +14,8 @@ prof    easy_profiler, a    .prof            ``ysaE``    0.1.0    1.0.0    ProfR
                                                          2.1.0    2.1.0
 mb      Memory Dump, a      .mb              ``MEMD``    any      2        MbReader     MbWriter
         viewer of memory
+mb-     the same            .json            ``[{"``     2.0      2.0      MbJson-      MbJson-
+json                                                                       Reader       Writer
 ======  ==================  ===============  ==========  =======  =======  ===========  ===========
 
 Reading, from a path or a binary file, gzipped or not, one record at a time::
@@ -11395,6 +11397,13 @@ def _parser() -> Any:
     )
     made = command("convert", _run_convert, "to another format", "convert app.clog --to text --level WARN,ERROR")
     reading(made)
+    _add_convert_options(made)
+    made = command("demo", _run_demo, "write a small file of each format, and say what to try", "demo")
+    made.add_argument("folder", nargs="?", default="memformats-demo", metavar="DIR", help="where to (memformats-demo)")
+    return parser
+
+
+def _add_convert_options(made: Any) -> None:
     made.add_argument(
         "--to", required=True, metavar="TARGET", help="what to: text (clog), json (prof, mb, mb-json), mb (mb-json)"
     )
@@ -11411,9 +11420,6 @@ def _parser() -> Any:
     made.add_argument("--sort", action="store_true", help="text: by time; keeps all lines in memory")
     made.add_argument("--dictionary", metavar="FILE", help="clog: of a file of the same run, for one not closed")
     made.add_argument("--like-upstream", action="store_true", help="as the format's own program does it")
-    made = command("demo", _run_demo, "write a small file of each format, and say what to try", "demo")
-    made.add_argument("folder", nargs="?", default="memformats-demo", metavar="DIR", help="where to (memformats-demo)")
-    return parser
 
 
 def _drop_stdout() -> None:
