@@ -8168,6 +8168,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         """A series and its points."""
         self._peek()
         begin = self._at
+        offset = self._offset(begin)
         members = self._members_before_data(path)
         place = self._at
         points, later = self._look_ahead(path)
@@ -8187,7 +8188,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             value = self._point_value(inner)
             if "meta" in value:
                 for rule, where in _mb_json_faults(value, inner):
-                    self._stumble(rule, where)
+                    self._stumble(rule, self._offset(self._begin), where)
             point = self._point(value, inner)
             text = self._text[self._done : self._at]
             try:
@@ -8205,8 +8206,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             if key == "data":
                 self._problem("a second data", f"{path}.data")
         if type({**members, **later}.get("name")) is not str:
-            self._begin = begin
-            self._stumble("a series without a name", f"{path}.name")
+            self._stumble("a series without a name", offset, f"{path}.name")
         if self._late is not None:
             raise self._late
 
@@ -8280,9 +8280,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             raise self._fault("JSON of the program before 2.0", self._offset(start), path)
         return value
 
-    def _stumble(self, rule: str, path: str) -> None:
-        """A fault in the record, which is told now when recovering, else raised when the series has been read."""
-        fault = self._fault(rule, self._offset(self._begin), path)
+    def _stumble(self, rule: str, offset: int, path: str) -> None:
+        """A fault of a value, which is told now when recovering, else raised when the series has been read."""
+        fault = self._fault(rule, offset, path)
         if self._problems.recover:
             self._problems.step_over(fault)
         else:
