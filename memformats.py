@@ -8499,6 +8499,7 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
         self._bitmap = bitmap
         self._begun = self._inside = self._document = False
         self._comma = ""  # before the next point
+        self._look: Optional[Callable[[Page, Sequence[int]], None]] = None  # is shown each page and its runs
         super().__init__(file)
 
     def write_all(self, records: Iterable[MbRecord]) -> None:
@@ -8528,7 +8529,11 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
         if type(record) is Point:
             if not self._inside:
                 raise ValueError("a point stands after its series")
-            piece = self._comma + _mb_json_point(record, bitmap=self._bitmap) if not record.raw else record.raw.decode()
+            piece = (
+                self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
+                if not record.raw
+                else record.raw.decode()
+            )
             self._comma = ","
             return piece
         if type(record) is not Series:
@@ -8658,7 +8663,9 @@ def _mb_json_series(series: Series) -> str:
     )
 
 
-def _mb_json_point(point: Point, *, bitmap: bool = False) -> str:
+def _mb_json_point(
+    point: Point, look: Optional[Callable[[Page, Sequence[int]], None]] = None, *, bitmap: bool = False
+) -> str:
     time, value, name, point_id, has_meta, event, types, _ = point
     text = f'{{"timestamp":{_js_number(time)},"value":{_js_number(value)}'
     if point_id:
@@ -8669,20 +8676,25 @@ def _mb_json_point(point: Point, *, bitmap: bool = False) -> str:
         members = [] if event is None else [f'"event":{_js_quote(event)}']
         if types is not None:
             members.append(
-                f'"memory":{{"pageTypes":[{",".join([_mb_json_type(one, bitmap=bitmap) for one in types])}]}}'
+                f'"memory":{{"pageTypes":[{",".join([_mb_json_type(one, look, bitmap=bitmap) for one in types])}]}}'
             )
         text += f',"meta":{{{",".join(members)}}}'
     return text + "}"
 
 
-def _mb_json_type(one: PageType, *, bitmap: bool) -> str:
+def _mb_json_type(one: PageType, look: Optional[Callable[[Page, Sequence[int]], None]] = None, *, bitmap: bool) -> str:
     pages = []
-    for size, occupancy, stream, borrowed in one.pages:
+    for page in one.pages:
+        size, occupancy, stream, borrowed = page
         text = f'{{"size":{size if size < 1 << 53 else _js_number(float(size))}'
         if bitmap:
             text += f',"bitmap":"{stream.hex()}"'
         else:
-            text += f',"freeList":{_mb_json_ranges(_mb_runs(stream + borrowed))}'
+            whole = stream + borrowed
+            runs = whole if whole.isascii() else _mb_runs(whole)
+            if look is not None:
+                look(page, runs)
+            text += f',"freeList":{_mb_json_ranges(runs)}'
         pages.append(text + "}" if occupancy is None else f'{text},"occupancy":{_js_number(occupancy)}}}')
     uniform = f',"uniformPageSize":{_js_number(float(one.uniform_page_size))}' if one.uniform_page_size else ""
     return f'{{"name":{_js_quote(one.name)},"pages":[{",".join(pages)}]{uniform}}}'
@@ -9836,6 +9848,13 @@ class _MbLosses:
         else:
             self._point += 1
 
+    def look(self, page: Page, runs: Sequence[int]) -> None:
+        """A page that becomes a list of free ranges."""
+        if sum(runs) != -(-page[0] // _MB_UNIT) or 0 in runs[1:]:
+            self.add("runs that free ranges do not tell again", ".meta.memory")
+        if page[1] is not None and not -_INFINITY < page[1] < _INFINITY:
+            self.add("not a number that JSON has: null", ".meta.memory")
+
     def tell(self, file: str) -> None:
         """Print what there is, a line for each kind."""
         for one in self._problems.list():
@@ -9884,48 +9903,44 @@ def _mb_to_json(reader: MbReader, options: _Options) -> Iterator[bytes]:
     losses = _MbLosses(reader.format)
     made = _Pieces()
     writer = MbJsonWriter(made, bitmap=options.bitmap)
-    batch: List[MbRecord] = []
+    writer._look = losses.look
+    pieces: List[str] = []
+    size = 0
     for record in reader:
         losses.enter(record)
-        batch.append(_mb_for_json(record, losses, bitmap=options.bitmap))
-        if len(batch) >= 100:
-            writer.write_all(batch)
-            batch.clear()
+        piece = writer._piece(_mb_for_json(record, losses))
+        pieces.append(piece)
+        size += len(piece)
+        if size > _CHUNK:
+            writer._put(pieces)
             yield made.take()
-    writer.write_all(batch)
+            size = 0
+    writer._put(pieces)
     writer.close()
     yield made.take()
     losses.tell(options.file)
 
 
-def _mb_for_json(record: MbRecord, losses: _MbLosses, *, bitmap: bool) -> MbRecord:
+def _mb_for_json(record: MbRecord, losses: _MbLosses) -> MbRecord:
     """A record of .mb with what the application's reader makes of its texts, and without its bytes."""
     if type(record) is Series:
         if not any(record.id):
             losses.add("an id of zeros: the application will make one up", ".id")
         title = losses.text(record.name, ".name", like_reader=True)
         return record._replace(name=title, color=losses.text(record.color, ".color", like_reader=True), raw=b"")
-    point = cast("Point", record)
-    time, value, name, id, has_meta, event, types, _ = point
-    if time - time != 0 or value - value != 0:
+    time, value, name, id, has_meta, event, types, raw = cast("Point", record)
+    if not (-_INFINITY < time < _INFINITY and -_INFINITY < value < _INFINITY):
         losses.add("not a number that JSON has: null", ".value" if time - time == 0 else ".timestamp")
+    if name is None and not has_meta and not raw:
+        return record
     if name is not None:
         name = losses.text(name, ".name", like_reader=True)
     if event is not None:
         event = losses.text(event, ".meta.event", like_reader=True)
     if types:
-        types = tuple([_mb_type_for_json(one, losses, bitmap=bitmap) for one in types])
+        titles = [losses.text(one.name, ".meta.memory", like_reader=True) for one in types]
+        types = tuple([one._replace(name=title) for one, title in zip(types, titles)])
     return tuple.__new__(Point, (time, value, name, id, has_meta, event, types, b""))
-
-
-def _mb_type_for_json(one: PageType, losses: _MbLosses, *, bitmap: bool) -> PageType:
-    for size, share, stream, borrowed in [] if bitmap else one.pages:
-        runs = _mb_runs(stream + borrowed)
-        if sum(runs) != -(-size // _MB_UNIT) or 0 in runs[1:]:
-            losses.add("runs that free ranges do not tell again", ".meta.memory")
-        if share is not None and share - share != 0:
-            losses.add("not a number that JSON has: null", ".meta.memory")
-    return one._replace(name=losses.text(one.name, ".meta.memory", like_reader=True))
 
 
 def _mb_json_to_json(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:
