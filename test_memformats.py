@@ -6768,6 +6768,29 @@ def test_mb_json_nests_without_harm() -> None:
     assert outcome(brackets, "mb-json").fault is None
 
 
+def test_mb_json_is_read_without_the_quick_parser() -> None:
+    """That gives up where the caller's stack is deep; what it would say is found out in another way then."""
+
+    def give_up(_text: str, _at: int) -> Tuple[Any, int]:
+        raise RecursionError
+
+    for data in SMALL_FILES["mb-json"]:
+        with mf.MbJsonReader(io.BytesIO(data), recover=True) as reader:
+            reader._scan = give_up
+            assert_same([*reader], outcome(data, "mb-json", recover=True).records)
+
+
+def test_mb_json_values_of_other_types() -> None:
+    page = '{"size":8,"occupancy":"half"},{"size":8,"bitmap":"' + "80" * 65 + '01"}'
+    (point,) = json_points(
+        '{"timestamp":1,"value":2,"name":{},"meta":{"event":false,"memory":{"pageTypes":[{"pages":[' + page + "]}]}}}"
+    )
+    assert (point.name, point.event, point.has_meta) == (None, None, True)
+    assert point.page_types == (mf.PageType("", 0, (mf.Page(8, None, b"\1"), mf.Page(8, None, b"\x80" * 65 + b"\1"))),)
+    with pytest.raises(mf.FormatError, match="more than 64 bytes"):
+        mf.mb_json_conclusion(point)
+
+
 def test_mb_json_numbers_of_any_length() -> None:
     data = b'[{"name":"","data":[{"timestamp":1,"value":' + b"9" * 1_000_000 + b"}]}]"
     assert outcome(data, "mb-json").records[1].value == float("inf")
