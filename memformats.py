@@ -10803,6 +10803,7 @@ _VIEWS = {
 
 # ==== 10. Command line ================================================================================
 
+_NO_TERMINAL = "will not write a binary file to a terminal; give -o FILE"
 _LARGE = 32 << 20  # bytes from which on a file's progress is shown
 
 
@@ -11118,6 +11119,8 @@ def _run_convert(options: _Options) -> int:
             offer = f"converted to: {', '.join(targets)}" if targets else "not converted to anything yet"
             raise _UsageError(f"{options.to!r}: files of {reader.format} are {offer}")
         with _Output(options) as output:
+            if options.to == "mb" and output.isatty():
+                raise _UsageError(_NO_TERMINAL)
             for piece in targets[options.to](reader, options):
                 output.write(piece)
             for problem in reader.problems:
@@ -11131,7 +11134,7 @@ def _run_encode(options: _Options) -> int:
     try:
         with _Output(options) as output:
             if output.isatty():
-                raise _UsageError("will not write a binary file to a terminal; give -o FILE")
+                raise _UsageError(_NO_TERMINAL)
             encode(_lines(source), output)
     finally:
         source.close()
