@@ -87,11 +87,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FORMATS",
+    "AdvancedMetrics",
     "Alloc",
+    "Allocation",
     "BinaryReadable",
     "BinaryWritable",
     "Block",
     "Bookmark",
+    "BorrowInfo",
     "ClogAnalysis",
     "ClogArg",
     "ClogHeader",
@@ -100,20 +103,29 @@ __all__ = [
     "ClogSiteUse",
     "ClogText",
     "ClogWriter",
+    "CloneInfo",
     "ContextSwitch",
     "Descriptor",
     "Document",
     "Field",
+    "FieldLayout",
     "Format",
     "FormatError",
     "Frame",
     "Free",
     "Gc",
+    "JsonMetric",
     "Layout",
+    "LayoutEfficiency",
+    "LifecycleMetric",
     "LogEntry",
     "LogLevel",
     "LogSite",
     "Marker",
+    "MemoryLayout",
+    "MemscopeHeader",
+    "MemscopeReader",
+    "MemscopeWriter",
     "MlyzeAnalysis",
     "MlyzeFunctionUse",
     "MlyzeHeader",
@@ -124,6 +136,10 @@ __all__ = [
     "MlyzeStackUse",
     "MlyzeTimeline",
     "MlyzeWriter",
+    "OptimizationPotential",
+    "PaddingInfo",
+    "PaddingLocation",
+    "PaddingReason",
     "Problem",
     "ProfAnalysis",
     "ProfHeader",
@@ -137,6 +153,8 @@ __all__ = [
     "ProfVerdict",
     "ProfWriter",
     "Reader",
+    "RefCount",
+    "SmartPointer",
     "Span",
     "Thread",
     "TruncatedError",
@@ -6202,6 +6220,505 @@ class ProfVerdict:
         if header.layout == "E" and faults:
             return f"{faults[0]} cannot be read"
         return self._late
+
+
+# ==== 5.5 memscope: allocations of memscope-rs ========================================================
+#
+# A header, since 2c a block of strings, which real files leave empty, one record an allocation, and in some files a
+# section of metrics, ADVD, which repeats what the records say.  All is little-endian, without padding.  The version
+# does not tell the layout: there are ten, 1a to 3c, which grew field by field, and T, a list in JSON (erratum 3).
+# Format text: "memscope".  There are no statistics in any file (erratum 2).
+
+MEMSCOPE_MAGIC = b"MEMSCOPE"
+MEMSCOPE_LAYOUTS = ("1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "T")
+_MEMSCOPE_START = (Field("magic", "8s"), Field("version", "I"), Field("total_count", "I", "records"))
+_MEMSCOPE_MODE = (
+    Field("export_mode", "B", "0 user-only, 1 full"),
+    Field("user_count", "H", "records with a name, modulo 65536"),
+    Field("system_count", "H", "the others, modulo 65536"),
+)
+MEMSCOPE_HEADER = Layout("header of 16 bytes", *_MEMSCOPE_START)
+MEMSCOPE_HEADER_24 = Layout(
+    "header of 24 bytes", *_MEMSCOPE_START, *_MEMSCOPE_MODE, Field("reserved", "B"), Field("padding", "H")
+)
+MEMSCOPE_HEADER_32 = Layout(  # erratum 14
+    "header of 32 bytes",
+    *_MEMSCOPE_START,
+    *_MEMSCOPE_MODE,
+    Field("features", "B", "bits: call stacks 1, FFI 2, safety 4, passports 8, lifetimes 16"),
+    Field("unsafe_report_count", "H", "the low 16 bits"),
+    Field("passport_count", "I"),
+    Field("reserved", "H"),
+    Field("padding", "H", "never read"),
+)
+MEMSCOPE_STRINGS = Layout("string block", Field("marker", "4s"), Field("size", "I", "bytes"))
+MEMSCOPE_METRICS = Layout(
+    "metrics",
+    Field("marker", "4s"),
+    Field("segment_size", "I", "bytes, with this head"),
+    Field("metrics_bitmap", "I"),
+    Field("reserved", "I"),
+)
+_MEMSCOPE_REFERENCE = 0xFFFF  # of a text's length, since 2c: a number in the string block follows (erratum 4)
+_MEMSCOPE_NULL = 0xFFFFFFFE  # the same: there is no text
+MEMSCOPE_SLOTS = (
+    "generic_info",
+    "dynamic_type_info",
+    "runtime_state",
+    "stack_allocation",
+    "temporary_object",
+    "fragmentation_analysis",
+    "generic_instantiation",
+    "type_relationships",
+    "type_usage",
+    "function_call_tracking",
+    "lifecycle_tracking",
+    "access_tracking",
+)
+# What a record holds, in order, and the layout that brought it (memscope 6).  Of the types, "?" is a flag and, if it
+# is 1, the value; "*" a number and as many values; text is "ostr" where it may be null, "pstr" where it is never a
+# reference; of a "bool" all but 0 is true, of a "flag" only 1; the others are numbers, choices and structures.
+_MEMSCOPE_RECORD: Tuple[Tuple[str, str, str], ...] = (
+    ("ptr", "u64", "1a"),
+    ("size", "u64", "1a"),
+    ("timestamp_alloc", "u64", "1a"),
+    ("timestamp_dealloc", "?u64", "1b"),
+    ("var_name", "ostr", "1a"),
+    ("type_name", "ostr", "1a"),
+    ("scope_name", "ostr", "1b"),
+    ("thread_id", "sstr", "1a"),
+    ("stack_trace", "*sstr", "1c"),
+    ("borrow_count", "u32", "1b"),
+    ("is_leaked", "bool", "1b"),
+    ("lifetime_ms", "?u64", "1b"),
+    ("borrow_info", "?borrow_info", "3b"),
+    ("clone_info", "?clone_info", "3b"),
+    ("ownership_history_available", "bool", "3b"),
+    ("smart_pointer_info", "?smart_pointer_info", "1c"),
+    ("memory_layout", "?memory_layout", "1c"),
+    *[(name, "?sstr", "1c") for name in MEMSCOPE_SLOTS],
+)
+# The structures (memscope 7 and 9).
+_MEMSCOPE_STRUCTURES: Mapping[str, Tuple[Tuple[str, str], ...]] = {
+    "borrow_info": (
+        ("immutable_borrows", "u32"),
+        ("mutable_borrows", "u32"),
+        ("max_concurrent_borrows", "u32"),
+        ("last_borrow_timestamp", "?u64"),
+    ),
+    "clone_info": (("clone_count", "u32"), ("is_clone", "bool"), ("original_ptr", "?u64")),
+    "smart_pointer_info": (
+        ("data_ptr", "u64"),
+        ("cloned_from", "?u64"),
+        ("clones", "*u64"),
+        ("ref_count_history", "*ref_count"),
+        ("weak_count", "?u64"),
+        ("is_weak_reference", "flag"),
+        ("is_data_owner", "flag"),
+        ("is_implicitly_deallocated", "flag"),
+        ("pointer_type", "pointer_type"),
+    ),
+    "ref_count": (("timestamp", "u64"), ("strong_count", "u64"), ("weak_count", "u64")),
+    "memory_layout": (
+        ("total_size", "u64"),
+        ("alignment", "u64"),
+        ("field_layout", "*field_layout"),
+        ("padding_info", "padding_info"),
+        ("layout_efficiency", "layout_efficiency"),
+        ("container_analysis", "?pstr"),
+    ),
+    "field_layout": (
+        ("field_name", "pstr"),
+        ("field_type", "pstr"),
+        ("offset", "u64"),
+        ("size", "u64"),
+        ("alignment", "u64"),
+        ("is_padding", "bool"),
+    ),
+    "padding_info": (
+        ("total_padding_bytes", "u64"),
+        ("padding_locations", "*padding_location"),
+        ("padding_ratio", "f64"),
+        ("optimization_suggestions", "*pstr"),
+    ),
+    "padding_location": (("start_offset", "u64"), ("size", "u64"), ("reason", "reason")),
+    "layout_efficiency": (
+        ("memory_utilization", "f64"),
+        ("cache_friendliness", "f64"),
+        ("alignment_waste", "u64"),
+        ("optimization_potential", "potential"),
+    ),
+    "lifecycle": (("ptr", "u64"), ("lifetime_ms", "u64"), ("lifecycle_tracking", "?sstr")),
+    "container": (("ptr", "u64"), ("json", "sstr")),
+    "type_usage": (("ptr", "u64"), ("json", "sstr")),
+}
+# The choices: a byte, the place in the list, and what follows it.
+_MEMSCOPE_CHOICES: Mapping[str, Tuple[Tuple[str, Tuple[Tuple[str, str], ...]], ...]] = {
+    "pointer_type": (("Rc", ()), ("Arc", ()), ("RcWeak", ()), ("ArcWeak", ()), ("Box", ())),
+    "reason": (
+        ("FieldAlignment", ()),
+        ("StructAlignment", ()),
+        ("EnumDiscriminant", ()),
+        ("Other", (("text", "pstr"),)),
+    ),
+    "potential": (
+        ("None", ()),
+        ("Minor", (("potential_savings", "u64"),)),
+        ("Moderate", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
+        ("Major", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
+    ),
+}
+_MEMSCOPE_LISTS = ("lifecycle", "container", "type_usage")  # of the metrics, by bit of metrics_bitmap
+MEMSCOPE_METRICS_BITMAPS = {"default": 0x23, "comprehensive": 0x3FB}
+
+MEMSCOPE_RULES: Rules = {
+    **_COMMON_RULES,
+    "not a memscope file": ("fault", "bad-magic"),
+    "no such version": ("fault", "unsupported-version"),
+    "neither NONE nor STBL": ("fault", "bad-signature"),
+    "an STBL of no bytes": ("fault", "bad-size"),
+    "not a record: its type is not 1": ("fault", "bad-signature"),
+    "no such choice": ("fault", "bad-value"),
+    "no such string": ("fault", "bad-reference"),
+    "not JSON": ("fault", "bad-json"),
+    "not the value of this key": ("fault", "bad-value"),
+    "not UTF-8": ("deviation", "bad-utf8"),
+    "Length is not that of the record": ("deviation", "bad-size"),
+    "neither 0 nor 1": ("deviation", "bad-value"),
+    "export_mode is neither 0 nor 1": ("deviation", "bad-value"),
+    "the counts are not those of the records": ("deviation", "bad-count"),
+    "size is not that of the strings": ("deviation", "bad-size"),
+    "segment_size is not that of the section": ("deviation", "bad-size"),
+    "bytes after the last record": ("deviation", "trailing-data"),
+    "a string that stands there already": ("note", "bad-value"),
+    "the counts are modulo 65536": ("note", "bad-count"),
+    "the size of NONE is not 0": ("note", "bad-size"),
+    "reserved bytes are not 0": ("note", "bad-value"),
+}
+
+
+class MemscopeHeader(NamedTuple):
+    """The header (memscope 4); a field that the layout's header lacks is None; of layout T all is 0.
+
+    ``total_count`` is exact, ``user_count`` and ``system_count`` are modulo 65536.  Writers without a mode say that
+    all records are the user's, also nameless ones.
+    """
+
+    version: int = 3
+    total_count: int = 0
+    export_mode: Optional[int] = None
+    user_count: Optional[int] = None
+    system_count: Optional[int] = None
+    features: Optional[int] = None
+    unsafe_report_count: Optional[int] = None
+    passport_count: Optional[int] = None
+    reserved: Optional[int] = None
+    padding: Optional[int] = None
+
+
+class BorrowInfo(NamedTuple):
+    """Borrows of a variable, which trackers do not measure: constants by type name (memscope 11)."""
+
+    immutable_borrows: int = 0
+    mutable_borrows: int = 0
+    max_concurrent_borrows: int = 0
+    last_borrow_timestamp: Optional[int] = None
+
+
+class CloneInfo(NamedTuple):
+    """Clones of a variable."""
+
+    clone_count: int = 0
+    is_clone: bool = False
+    original_ptr: Optional[int] = None
+
+
+class RefCount(NamedTuple):
+    """The counts of a smart pointer at one time, in ns."""
+
+    timestamp: int
+    strong_count: int
+    weak_count: int
+
+
+class SmartPointer(NamedTuple):
+    """What is known of an ``Rc``, ``Arc``, ``RcWeak``, ``ArcWeak`` or ``Box``, its ``pointer_type`` (memscope 7.1)."""
+
+    data_ptr: int
+    cloned_from: Optional[int] = None
+    clones: Tuple[int, ...] = ()
+    ref_count_history: Tuple[RefCount, ...] = ()
+    weak_count: Optional[int] = None
+    is_weak_reference: bool = False
+    is_data_owner: bool = False
+    is_implicitly_deallocated: bool = False
+    pointer_type: str = "Rc"
+
+
+class FieldLayout(NamedTuple):
+    """A field of a type: offset, size and alignment in bytes."""
+
+    field_name: str
+    field_type: str
+    offset: int
+    size: int
+    alignment: int
+    is_padding: bool = False
+
+
+class PaddingReason(NamedTuple):
+    """``FieldAlignment``, ``StructAlignment``, ``EnumDiscriminant``, or ``Other`` with a text."""
+
+    kind: str = "FieldAlignment"
+    text: str = ""
+
+
+class PaddingLocation(NamedTuple):
+    """Bytes of a type that hold nothing."""
+
+    start_offset: int
+    size: int
+    reason: PaddingReason = PaddingReason()
+
+
+class PaddingInfo(NamedTuple):
+    """All padding of a type."""
+
+    total_padding_bytes: int = 0
+    padding_locations: Tuple[PaddingLocation, ...] = ()
+    padding_ratio: float = 0.0
+    optimization_suggestions: Tuple[str, ...] = ()
+
+
+class OptimizationPotential(NamedTuple):
+    """``None``, ``Minor`` with savings, or ``Moderate`` or ``Major`` with savings and suggestions."""
+
+    kind: str = "None"
+    potential_savings: int = 0
+    suggestions: Tuple[str, ...] = ()
+
+
+class LayoutEfficiency(NamedTuple):
+    """How well the memory of a type is used."""
+
+    memory_utilization: float = 0.0
+    cache_friendliness: float = 0.0
+    alignment_waste: int = 0
+    optimization_potential: OptimizationPotential = OptimizationPotential()
+
+
+class MemoryLayout(NamedTuple):
+    """The layout of a type in memory (memscope 7.2); ``container_analysis`` is JSON text."""
+
+    total_size: int
+    alignment: int
+    field_layout: Tuple[FieldLayout, ...] = ()
+    padding_info: PaddingInfo = PaddingInfo()
+    layout_efficiency: LayoutEfficiency = LayoutEfficiency()
+    container_analysis: Optional[str] = None
+
+
+class Allocation(NamedTuple):
+    """An allocation (memscope 6), in the order of the file, which is not that of time.
+
+    Times are ns since 1970, ``lifetime_ms`` is in ms, ``size`` in bytes.  The twelve slots from ``generic_info`` on
+    are JSON text as it stands in the file; so are ``smart_pointer_info`` and ``memory_layout`` in layouts 1c, 2a and T.
+    ``slot`` parses them, and ``slot_text`` gives them as text in every layout.  Only T has the last two.
+    """
+
+    ptr: int
+    size: int
+    timestamp_alloc: int
+    timestamp_dealloc: Optional[int] = None
+    var_name: Optional[str] = None
+    type_name: Optional[str] = None
+    scope_name: Optional[str] = None
+    thread_id: str = ""
+    stack_trace: Optional[Tuple[str, ...]] = None
+    borrow_count: int = 0
+    is_leaked: bool = False
+    lifetime_ms: Optional[int] = None
+    borrow_info: Optional[BorrowInfo] = None
+    clone_info: Optional[CloneInfo] = None
+    ownership_history_available: bool = False
+    smart_pointer_info: Union[SmartPointer, str, None] = None
+    memory_layout: Union[MemoryLayout, str, None] = None
+    generic_info: Optional[str] = None
+    dynamic_type_info: Optional[str] = None
+    runtime_state: Optional[str] = None
+    stack_allocation: Optional[str] = None
+    temporary_object: Optional[str] = None
+    fragmentation_analysis: Optional[str] = None
+    generic_instantiation: Optional[str] = None
+    type_relationships: Optional[str] = None
+    type_usage: Optional[str] = None
+    function_call_tracking: Optional[str] = None
+    lifecycle_tracking: Optional[str] = None
+    access_tracking: Optional[str] = None
+    drop_chain_analysis: Optional[str] = None
+    module_path: Optional[str] = None
+    raw: Raw = b""
+
+    def slot_text(self, name: str) -> Optional[str]:
+        """An object of the record, by field name, as the JSON text that the original program writes; None if absent."""
+        return _memscope_json(getattr(self, name))
+
+    def slot(self, name: str) -> Any:
+        """An object of the record, by field name, as dicts, lists, ...; raises FormatError for what is no JSON."""
+        text = self.slot_text(name)
+        try:
+            return None if text is None else _parse_json(text)
+        except json.JSONDecodeError as error:
+            raise _error("memscope", "bad-json", error.pos, name, error.msg) from None
+
+
+class LifecycleMetric(NamedTuple):
+    """Of a record that has ``lifetime_ms``: that, and its lifecycle_tracking as JSON text."""
+
+    ptr: int
+    lifetime_ms: int
+    lifecycle_tracking: Optional[str] = None
+
+
+class JsonMetric(NamedTuple):
+    """Of a record that has it: its memory_layout, or type_usage, as JSON text."""
+
+    ptr: int
+    json: str
+
+
+class AdvancedMetrics(NamedTuple):
+    """The section ADVD (memscope 9), which repeats what the records say; a list whose bit is not set is None."""
+
+    segment_size: int
+    metrics_bitmap: int
+    reserved: int = 0
+    lifecycle: Optional[Tuple[LifecycleMetric, ...]] = None
+    container: Optional[Tuple[JsonMetric, ...]] = None
+    type_usage: Optional[Tuple[JsonMetric, ...]] = None
+    raw: Raw = b""
+
+
+# The classes of structures and choices, and the types by class, for their JSON.
+_MEMSCOPE_CLASSES: Mapping[str, Type[Any]] = {
+    "borrow_info": BorrowInfo,
+    "clone_info": CloneInfo,
+    "smart_pointer_info": SmartPointer,
+    "ref_count": RefCount,
+    "memory_layout": MemoryLayout,
+    "field_layout": FieldLayout,
+    "padding_info": PaddingInfo,
+    "padding_location": PaddingLocation,
+    "layout_efficiency": LayoutEfficiency,
+    "reason": PaddingReason,
+    "potential": OptimizationPotential,
+    "lifecycle": LifecycleMetric,
+    "container": JsonMetric,
+    "type_usage": JsonMetric,
+}
+
+
+def _memscope_float(value: float) -> str:
+    """A float as the original program writes it in JSON (memscope 8).
+
+    >>> [_memscope_float(value) for value in (0.00001, 1e-7, 2.5e16, 1e15, -0.5)]
+    ['0.00001', '1e-7', '2.5e16', '1000000000000000.0', '-0.5']
+    """
+    if not -_INFINITY < value < _INFINITY:
+        return "null"
+    text = repr(value)
+    mantissa, exponential, exponent = text.partition("e")
+    if not exponential:
+        return text
+    if int(exponent) == -5:
+        sign, digits = ("-", mantissa[1:]) if value < 0 else ("", mantissa)
+        return f"{sign}0.0000{digits.replace('.', '')}"
+    return f"{mantissa}e{int(exponent)}"
+
+
+_MEMSCOPE_ESCAPES = {code: f"\\u{code:04x}" for code in range(32)}
+_MEMSCOPE_ESCAPES.update({ord(c): "\\" + name for c, name in zip('"\\\b\f\n\r\t', '"\\bfnrt')})
+
+
+def _memscope_text(text: str) -> str:
+    """Text as a JSON string of the original program (memscope 8)."""
+    return '"' + text.translate(_MEMSCOPE_ESCAPES) + '"'
+
+
+def _memscope_json(value: Any) -> Optional[str]:
+    """A structure as the JSON text of the original program; text is such already, and None is absent."""
+    return value if value is None or isinstance(value, str) else _memscope_json_value(value)
+
+
+def _memscope_json_value(value: Any) -> str:
+    """A value as JSON: a number, text, None, a tuple, or a structure."""
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return _memscope_text(value)
+    if isinstance(value, (int, float)):
+        return _memscope_float(value) if isinstance(value, float) else str(value)
+    names = getattr(value, "_fields", None)
+    if names is None:
+        return "[" + ",".join([_memscope_json_value(item) for item in value]) + "]"
+    if isinstance(value, PaddingReason):
+        return f'{{"{value.kind}":{_memscope_text(value.text)}}}' if value.kind == "Other" else f'"{value.kind}"'
+    if isinstance(value, OptimizationPotential):
+        names = [name for name, _ in dict(_MEMSCOPE_CHOICES["potential"])[value.kind]]
+        if not names:
+            return f'"{value.kind}"'
+    items = [
+        f'"{name}":{item if name == "container_analysis" and item else _memscope_json_value(item)}'
+        for name, item in [(name, getattr(value, name)) for name in names]
+    ]
+    text = "{" + ",".join(items) + "}"
+    return f'{{"{value.kind}":{text}}}' if isinstance(value, OptimizationPotential) else text
+
+
+# ---- memscope: explain
+
+
+def _explain_memscope(walk: _Walk) -> Iterator[None]:
+    """The format text (memscope 3 to 9) line by line; each ``yield`` comes before a structure."""
+    yield
+
+
+# ---- memscope: Reader
+
+
+class MemscopeReader(Reader[MemscopeHeader, Allocation]):
+    """Reads a ``.memscope`` file of any layout: Allocations in the order of the file.
+
+    ``layout`` is the layout, a name of ``MEMSCOPE_LAYOUTS``, as far as the records read so far tell: 3b is read as 3c,
+    which it is but for a header byte, and 2a as 2b up to the first record that tells them apart.  ``advanced_metrics``
+    is the section ADVD, if there is one, after the last record.
+    """
+
+    format = "memscope"
+    rules = MEMSCOPE_RULES
+    layout = "3c"
+    advanced_metrics: Optional[AdvancedMetrics] = None
+
+
+# ---- memscope: Writer
+
+
+class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
+    """Writes a ``.memscope`` file, in layout 3c, which today's programs open, or in another.
+
+    ``mode`` is ``"full"``, ``"user"``, which leaves out records without a name, or ``"legacy"``, whose header counts
+    all records as the user's; ``metrics`` adds the section ADVD as ``"default"`` or ``"comprehensive"`` does.
+    """
+
+    format = "memscope"
+
+    def __init__(
+        self, file: WritableFile, *, layout: str = "3c", mode: str = "full", metrics: Optional[str] = None
+    ) -> None:
+        super().__init__(file)
+
+
+# ---- memscope: semantics
 
 
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
