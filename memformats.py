@@ -654,10 +654,10 @@ def _decimal(text: str) -> Optional[int]:
     return int(text) if usual and int(text) < 1 << 7 * _VARINT_LIMIT else None
 
 
-def _parse_json(text: str) -> Any:
+def _parse_json(text: str, parse_float: Optional[Callable[[str], Any]] = None) -> Any:
     """``json.loads`` with one exception for all that can be wrong: JSONDecodeError."""
     try:
-        return json.loads(text, parse_int=_json_integer)
+        return json.loads(text, parse_int=_json_integer, parse_float=parse_float)
     except json.JSONDecodeError:
         raise
     except RecursionError:
