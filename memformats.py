@@ -510,12 +510,12 @@ class _Walk:
         """Give the last span the value that its bytes stand for."""
         self._spans[-1] = self._spans[-1]._replace(value=value, note=note)
 
-    def unread(self, error: FormatError) -> None:
-        """The last span: what the fault leaves unexplained, to the end."""
+    def unread(self, error: FormatError, end: Optional[int] = None) -> None:
+        """What the fault leaves unexplained: to ``end``, where reading goes on, or else the last span, to the end."""
         self._prefix = ""
-        self.error = error
+        self.error = error if end is None else self.error
         note = f"offset 0x{error.offset:x}: {error.reason}"
-        self._add(error.where, len(self.data) - self.offset, "unread", error.code, note)
+        self._add(error.where, (len(self.data) if end is None else end) - self.offset, "unread", error.code, note)
 
     def _add(self, name: str, size: int, type: str, value: object, note: str = "") -> None:
         self._spans.append(Span(self.offset, size, self.space, self._prefix + name, type, value, note))
@@ -6286,7 +6286,8 @@ MEMSCOPE_SLOTS = (
 )
 # What a record holds, in order, and the layout that brought it (memscope 6).  Of the types, "?" is a flag and, if it
 # is 1, the value; "*" a number and as many values; text is "ostr" where it may be null, "pstr" where it is never a
-# reference; of a "bool" all but 0 is true, of a "flag" only 1; the others are numbers, choices and structures.
+# reference, and likewise "json" and "plain_json"; of a "bool" all but 0 is true, of a "flag" only 1; the others are
+# numbers, choices and structures.
 _MEMSCOPE_RECORD: Tuple[Tuple[str, str, str], ...] = (
     ("ptr", "u64", "1a"),
     ("size", "u64", "1a"),
@@ -6305,7 +6306,7 @@ _MEMSCOPE_RECORD: Tuple[Tuple[str, str, str], ...] = (
     ("ownership_history_available", "bool", "3b"),
     ("smart_pointer_info", "?smart_pointer_info", "1c"),
     ("memory_layout", "?memory_layout", "1c"),
-    *[(name, "?sstr", "1c") for name in MEMSCOPE_SLOTS],
+    *[(name, "?json", "1c") for name in MEMSCOPE_SLOTS],
 )
 # The structures (memscope 7 and 9).
 _MEMSCOPE_STRUCTURES: Mapping[str, Tuple[Tuple[str, str], ...]] = {
@@ -6334,7 +6335,7 @@ _MEMSCOPE_STRUCTURES: Mapping[str, Tuple[Tuple[str, str], ...]] = {
         ("field_layout", "*field_layout"),
         ("padding_info", "padding_info"),
         ("layout_efficiency", "layout_efficiency"),
-        ("container_analysis", "?pstr"),
+        ("container_analysis", "?plain_json"),
     ),
     "field_layout": (
         ("field_name", "pstr"),
@@ -6357,10 +6358,11 @@ _MEMSCOPE_STRUCTURES: Mapping[str, Tuple[Tuple[str, str], ...]] = {
         ("alignment_waste", "u64"),
         ("optimization_potential", "potential"),
     ),
-    "lifecycle": (("ptr", "u64"), ("lifetime_ms", "u64"), ("lifecycle_tracking", "?sstr")),
-    "container": (("ptr", "u64"), ("json", "sstr")),
-    "type_usage": (("ptr", "u64"), ("json", "sstr")),
+    "lifecycle": (("ptr", "u64"), ("lifetime_ms", "u64"), ("lifecycle_tracking", "?json")),
+    "container": (("ptr", "u64"), ("json", "json")),
+    "type_usage": (("ptr", "u64"), ("json", "json")),
 }
+_MEMSCOPE_JSON_ONLY = ("1c", "2a", "T")  # the layouts in which a smart pointer and a memory layout are JSON
 # The choices: a byte, the place in the list, and what follows it.
 _MEMSCOPE_CHOICES: Mapping[str, Tuple[Tuple[str, Tuple[Tuple[str, str], ...]], ...]] = {
     "pointer_type": (("Rc", ()), ("Arc", ()), ("RcWeak", ()), ("ArcWeak", ()), ("Box", ())),
@@ -6377,6 +6379,16 @@ _MEMSCOPE_CHOICES: Mapping[str, Tuple[Tuple[str, Tuple[Tuple[str, str], ...]], .
         ("Major", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
     ),
 }
+_BOM = b"\xef\xbb\xbf"
+_JSON_BLANKS = b" \t\r\n"
+_MEMSCOPE_MARKERS = (b"NONE", b"STBL")
+_MEMSCOPE_NO_STRINGS = b"NONE" + bytes(4)
+_MEMSCOPE_NUMBERS = {"u32": "I", "u64": "Q", "f64": "d"}
+_MEMSCOPE_FORMS = {type: struct.Struct("<" + code) for type, code in _MEMSCOPE_NUMBERS.items()}
+_MEMSCOPE_LEAST = {"1a": 36, "1b": 47, "3b": 68, "3c": 68}  # bytes of a record at least, after Length; else 65
+_MEMSCOPE_POINTERS, _MEMSCOPE_REASONS, _MEMSCOPE_LEVELS = (
+    tuple([kind for kind, _ in _MEMSCOPE_CHOICES[type]]) for type in ("pointer_type", "reason", "potential")
+)
 _MEMSCOPE_LISTS = ("lifecycle", "container", "type_usage")  # of the metrics, by bit of metrics_bitmap
 MEMSCOPE_METRICS_BITMAPS = {"default": 0x23, "comprehensive": 0x3FB}
 
@@ -6390,6 +6402,7 @@ MEMSCOPE_RULES: Rules = {
     "no such choice": ("fault", "bad-value"),
     "no such string": ("fault", "bad-reference"),
     "not JSON": ("fault", "bad-json"),
+    "not UTF-8 in JSON": ("fault", "bad-utf8"),
     "not the value of this key": ("fault", "bad-value"),
     "not UTF-8": ("deviation", "bad-utf8"),
     "Length is not that of the record": ("deviation", "bad-size"),
@@ -6659,29 +6672,149 @@ def _memscope_json(value: Any) -> Optional[str]:
     return value if value is None or isinstance(value, str) else _memscope_json_value(value)
 
 
-def _memscope_json_value(value: Any) -> str:
-    """A value as JSON: a number, text, None, a tuple, or a structure."""
+def _memscope_json_value(value: Any, line: str = "") -> str:
+    r"""Anything as JSON (memscope 8); ``line`` is what a line starts with, and nothing for compact JSON.
+
+    >>> _memscope_json_value([1, None, CloneInfo(2)])
+    '[1,null,{"clone_count":2,"is_clone":false,"original_ptr":null}]'
+    >>> _memscope_json_value({"a": ["b"]}, "\n")
+    '{\n  "a": [\n    "b"\n  ]\n}'
+    """
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
         return _memscope_text(value)
     if isinstance(value, (int, float)):
         return _memscope_float(value) if isinstance(value, float) else str(value)
-    names = getattr(value, "_fields", None)
-    if names is None:
-        return "[" + ",".join([_memscope_json_value(item) for item in value]) + "]"
+    inner = line and line + "  "
     if isinstance(value, PaddingReason):
-        return f'{{"{value.kind}":{_memscope_text(value.text)}}}' if value.kind == "Other" else f'"{value.kind}"'
+        value = {"Other": value.text} if value.kind == "Other" else value.kind
+        return _memscope_json_value(value, line)
     if isinstance(value, OptimizationPotential):
         names = [name for name, _ in dict(_MEMSCOPE_CHOICES["potential"])[value.kind]]
-        if not names:
-            return f'"{value.kind}"'
-    items = [
-        f'"{name}":{item if name == "container_analysis" and item else _memscope_json_value(item)}'
-        for name, item in [(name, getattr(value, name)) for name in names]
+        choice = {value.kind: {name: getattr(value, name) for name in names}} if names else value.kind
+        return _memscope_json_value(choice, line)
+    if isinstance(value, MemoryLayout) and value.container_analysis:
+        members = _memscope_json_value(value._replace(container_analysis=None))
+        return members[: -len("null}")] + value.container_analysis + "}"
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        colon = ": " if line else ":"
+        items = [f"{_memscope_text(key)}{colon}{_memscope_json_value(value[key], inner)}" for key in value]
+    else:
+        items = [_memscope_json_value(item, inner) for item in value]
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{start}{inner}{(',' + inner).join(items)}{line}{end}" if items else start + end
+
+
+_MemscopeScan = Callable[[str, int], Tuple[Any, int]]
+_MemscopeDecoder = Callable[[bytes, int, int], Optional[Allocation]]
+
+
+def _memscope_scanner() -> _MemscopeScan:
+    """What parses the JSON value at a place of a text, and tells where it ends."""
+
+    def no_constant(word: str) -> Any:
+        raise ValueError(f"not JSON: {word}")
+
+    return json.JSONDecoder(parse_int=_json_integer, parse_constant=no_constant).raw_decode
+
+
+def _memscope_from_json(type_: str, value: Any) -> Any:
+    """A value of a type as in ``_MEMSCOPE_RECORD`` from its JSON, parsed; raises TypeError for what does not fit."""
+    if type_[0] == "?" or type_ == "ostr":
+        return None if value is None else _memscope_from_json(type_[1:] if type_[0] == "?" else "sstr", value)
+    if type_ in ("json", "plain_json"):
+        return _memscope_json_value(value)
+    if type_[0] == "*" and isinstance(value, list):
+        return tuple([_memscope_from_json(type_[1:], item) for item in value])
+    if type_ in _MEMSCOPE_STRUCTURES and isinstance(value, dict):
+        fields = _MEMSCOPE_STRUCTURES[type_]
+        return _MEMSCOPE_CLASSES[type_](*[_memscope_from_json(inner, value.get(name)) for name, inner in fields])
+    if type_ in _MEMSCOPE_CHOICES:
+        ((kind, inside),) = value.items() if isinstance(value, dict) and len(value) == 1 else ((value, {}),)
+        choices = dict(_MEMSCOPE_CHOICES[type_])
+        if isinstance(kind, str) and kind in choices:
+            if type_ not in _MEMSCOPE_CLASSES:
+                return kind
+            members = inside if isinstance(inside, dict) else {"text": inside}
+            values = [_memscope_from_json(inner, members.get(name)) for name, inner in choices[kind]]
+            return _MEMSCOPE_CLASSES[type_](kind, *values)
+    kinds = {"bool": bool, "flag": bool, "pstr": str, "sstr": str, "u32": int, "u64": int, "f64": float}
+    if type_ == "f64" and type(value) is int:
+        value = float(value)
+    if type(value) is not kinds.get(type_) or (type(value) is int and not 0 <= value <= _U64_MAX):
+        raise TypeError(f"not a value of type {type_}: {value!r}")
+    return value
+
+
+# The keys of layout T, in order (memscope 10).
+_MEMSCOPE_KEYS = (
+    *("ptr", "size", "var_name", "type_name", "scope_name", "timestamp_alloc", "timestamp_dealloc", "thread_id"),
+    *("borrow_count", "stack_trace", "is_leaked", "lifetime_ms", "borrow_info", "clone_info"),
+    *("ownership_history_available", "smart_pointer_info", "memory_layout", *MEMSCOPE_SLOTS, "drop_chain_analysis"),
+)
+
+
+def _memscope_from_members(members: Any) -> Union[Allocation, str]:
+    """The record that an object of layout T is; else the end of the path to what is not as it should be."""
+    if not isinstance(members, dict):
+        return ""
+    values: Dict[str, Any] = {}
+    for name, type in (*_memscope_fields("T"), ("drop_chain_analysis", "?json"), ("module_path", "ostr")):
+        if name in members or type == "u64":
+            value = members.get(name)
+            try:
+                values[name] = None if value is None and name == "stack_trace" else _memscope_from_json(type, value)
+            except (TypeError, RecursionError):
+                return "." + name
+    return Allocation(**values)
+
+
+def _memscope_members(record: Allocation, *, first: bool) -> str:
+    """A record in layout T, with what stands before it."""
+    members = {name: getattr(record, name) for name in _MEMSCOPE_KEYS}
+    for name in ("smart_pointer_info", "memory_layout", *MEMSCOPE_SLOTS, "drop_chain_analysis"):
+        members[name] = record.slot(name)
+    if record.module_path is not None:
+        members["module_path"] = record.module_path
+    return ("[\n  " if first else ",\n  ") + _memscope_json_value(members, "\n  ")
+
+
+def _memscope_is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _memscope_layouts(start: bytes) -> Tuple[str, ...]:
+    """The layouts that a file may have that starts with these 36 bytes, the likeliest first (memscope 3).
+
+    Where the string block stands tells more than the version: today's program reads its own layout also as version 2.
+    """
+    version = int.from_bytes(start[8:12], "little")
+    if version == 1:
+        return "1c", "1b", "1a"
+    if version != 2:
+        return "3c", "3a"
+    places: Tuple[Tuple[int, Tuple[str, ...]], ...] = ((24, ("2d",)), (16, ("2c",)), (32, ("3c", "3a")))
+    return next((layouts for at, layouts in places if start[at : at + 4] in _MEMSCOPE_MARKERS), ("2b", "2a"))
+
+
+def _memscope_header(layout: str) -> Layout:
+    return MEMSCOPE_HEADER if layout < "2d" else MEMSCOPE_HEADER_24 if layout == "2d" else MEMSCOPE_HEADER_32
+
+
+def _memscope_fields(layout: str) -> List[Tuple[str, str]]:
+    """The fields of a record and their types; the first two structures are JSON until 2a."""
+    return [
+        (name, "?json" if layout in _MEMSCOPE_JSON_ONLY and name in ("smart_pointer_info", "memory_layout") else type)
+        for name, type, since in _MEMSCOPE_RECORD
+        if layout >= since
     ]
-    text = "{" + ",".join(items) + "}"
-    return f'{{"{value.kind}":{text}}}' if isinstance(value, OptimizationPotential) else text
 
 
 # ---- memscope: explain
@@ -6689,24 +6822,1026 @@ def _memscope_json_value(value: Any) -> str:
 
 def _explain_memscope(walk: _Walk) -> Iterator[None]:
     """The format text (memscope 3 to 9) line by line; each ``yield`` comes before a structure."""
+    if walk.data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+        yield from _explain_memscope_text(walk)
+        return
+    if not MEMSCOPE_MAGIC.startswith(walk.data[:8]):
+        raise walk.fault("not a memscope file", 0, "magic")
+    version = int.from_bytes(walk.data[8:12], "little")
+    note = ""
+    if len(walk.data) >= 12 and version not in (1, 2, 3):
+        note = walk.skip(walk.fault("no such version", 8, "version", str(version)))
+    layouts = _memscope_layouts(walk.data[:36])
+    header = walk.layout(_memscope_header(layouts[0]))
+    if note:
+        walk.annotate(note, "version")
+    if header.get("export_mode", 0) > 1:
+        walk.problem("export_mode is neither 0 nor 1", "export_mode")
+    if header.get("reserved") or header.get("padding"):
+        walk.problem("reserved bytes are not 0")
     yield
+    texts = _explain_memscope_strings(walk) if layouts[0] >= "2c" else []
+    named = 0
+    for number in range(header["total_count"]):
+        yield
+        left = header["total_count"] - number - 1
+        layouts, has_name = _explain_memscope_record(walk, number, layouts, texts, left)
+        named += has_name
+    if "export_mode" in header:
+        mode = (named & 0xFFFF, header["total_count"] - (named & 0xFFFF) & 0xFFFF)
+        counts = (header["user_count"], header["system_count"])
+        if counts not in (mode, (header["total_count"] & 0xFFFF, 0)):
+            walk.problem("the counts are not those of the records")
+        elif header["total_count"] > 0xFFFF:
+            walk.problem("the counts are modulo 65536")
+    if walk.data[walk.offset : walk.offset + 4] == b"ADVD" and layouts[0] >= "2a":
+        yield
+        _explain_memscope_metrics(walk, layouts[0], texts)
+    if walk.more():
+        walk.take("trailing", len(walk.data) - walk.offset, "bytes")
+        walk.problem("bytes after the last record")
+
+
+def _explain_memscope_strings(walk: _Walk) -> List[str]:
+    marker = walk.data[walk.offset : walk.offset + 4]
+    if len(marker) == 4 and marker not in _MEMSCOPE_MARKERS:
+        raise walk.fault("neither NONE nor STBL", walk.offset, "string_block.marker", marker.hex(" "))
+    size = walk.layout(MEMSCOPE_STRINGS, "string_block.")["size"]
+    start = walk.offset
+    texts: List[str] = []
+    if marker == b"NONE":
+        if size:
+            walk.problem("the size of NONE is not 0")
+        return texts
+    if not size:
+        raise walk.fault("an STBL of no bytes", walk.offset - 4, "string_block.size")
+    walk.fixed("string_block.compressed", "B", "never used")
+    for _ in range(walk.fixed("string_block.strings_count", "I")):
+        with walk.record("string_block.strings"):
+            text = _explain_memscope_value(walk, "value", "pstr", "", [])
+            if text in texts:  # erratum 4: which moves those after it down by one
+                walk.problem("a string that stands there already", "value_length")
+            else:
+                texts.append(text)
+    if size != walk.offset - start:
+        walk.problem("size is not that of the strings", "string_block.size")
+    return texts
+
+
+def _explain_memscope_record(
+    walk: _Walk, number: int, layouts: Tuple[str, ...], texts: Sequence[str], left: int
+) -> Tuple[Tuple[str, ...], bool]:
+    """A record of one of the layouts; returns those it fits, and whether it has a name."""
+    start = walk.offset
+    head = walk.data[start : start + 5]
+    where = f"allocations[{number}]."
+    if head and head[0] != 1:
+        raise walk.fault("not a record: its type is not 1", start, where + "type", str(head[0]))
+    stop = start + 5 + int.from_bytes(head[1:], "little")
+    trials: Dict[str, Tuple[int, Optional[FormatError]]] = {}
+    for layout in layouts:
+        whole = _explain_memscope_trial(walk, where, layout, texts, stop)
+        trials[layout] = whole if whole[0] == stop else _explain_memscope_trial(walk, where, layout, texts, None)
+    follows = [
+        layout
+        for layout in layouts
+        if trials[layout][0] > 0 and _explain_memscope_follows(walk, trials[layout][0], layout, left)
+    ]
+    exact = tuple(layout for layout in layouts if trials[layout] == (stop, None))
+    layouts = exact or tuple(layout for layout in layouts if layout in follows) or layouts
+    layout = layouts[0]
+    end, error = trials[layout]
+    at_length = stop <= len(walk.data) and _explain_memscope_follows(walk, stop, layout, left)
+    too_long = error is None and end > stop and layout not in follows and at_length
+    if too_long:
+        detail = f"{stop - start - 5}, less than {end - start - 5}"
+        error = walk.fault("Length is not that of the record", start + 1, where + "length", detail)
+    if error is not None and at_length and walk.recover:
+        walk.unread(error, stop)
+        return layouts, False
+    with walk.record("allocations"):
+        walk.fixed("type", "B")
+        walk.fixed("length", "I", "bytes after this field")
+        name = None
+        for field, type in _memscope_fields(layout):
+            value = _explain_memscope_value(walk, field, type, layout, texts)
+            if field == "var_name":
+                name = value
+        if too_long and error is not None:
+            raise error
+        if walk.offset != stop:
+            if layout not in follows and at_length:
+                walk.take("rest", stop - walk.offset, "bytes")
+            walk.problem("Length is not that of the record", "length")
+    return layouts, name is not None
+
+
+def _explain_memscope_trial(
+    walk: _Walk, where: str, layout: str, texts: Sequence[str], stop: Optional[int]
+) -> Tuple[int, Optional[FormatError]]:
+    """Where a record of that layout ends, and what is wrong with it; of the bytes up to ``stop`` only."""
+    start = walk.offset
+    trial = _Walk(walk.format, walk.rules, walk.data[start:stop] if stop else walk.data, recover=False)
+    trial._prefix = where
+    trial.offset = 0 if stop else start
+    try:
+        trial.fixed("type", "B")
+        trial.fixed("length", "I")
+        for field, type in _memscope_fields(layout):
+            _explain_memscope_value(trial, field, type, layout, texts)
+    except FormatError as error:
+        return -1, error
+    return trial.offset + (start if stop else 0), None
+
+
+def _explain_memscope_follows(walk: _Walk, at: int, layout: str, left: int) -> bool:
+    """Whether what comes after a record may stand there: another one, or, of none is left, the metrics or the end."""
+    ahead = walk.data[at : at + 5]
+    if left:
+        least = _MEMSCOPE_LEAST.get(layout, 65)
+        return len(ahead) == 5 and ahead[0] == 1 and int.from_bytes(ahead[1:], "little") >= least
+    return not ahead or (ahead[:4] == b"ADVD" and layout >= "2a")
+
+
+def _explain_memscope_value(walk: _Walk, name: str, type: str, layout: str, texts: Sequence[str]) -> Any:
+    """A value of any type; returns numbers and texts."""
+    if type in _MEMSCOPE_NUMBERS:
+        return walk.fixed(name, _MEMSCOPE_NUMBERS[type])
+    if type in ("bool", "flag"):
+        value = walk.fixed(name, "B")
+        if value > 1:
+            walk.problem("neither 0 nor 1")
+        return value
+    if type[0] == "?":
+        flag = _explain_memscope_value(walk, name + "_present", "flag", layout, texts)
+        return _explain_memscope_value(walk, name, type[1:], layout, texts) if flag == 1 else None
+    if type[0] == "*":
+        inner = "" if type[1:] in _MEMSCOPE_STRUCTURES else "value"
+        for _ in range(walk.fixed(name + "_count", "I")):
+            with walk.record(name):
+                _explain_memscope_value(walk, inner, type[1:], layout, texts)
+        return None
+    fields = _MEMSCOPE_STRUCTURES.get(type, ())
+    if type in _MEMSCOPE_CHOICES:
+        choices = _MEMSCOPE_CHOICES[type]
+        number = walk.fixed(name, "B")
+        if number >= len(choices):
+            raise walk.fault("no such choice", walk.offset - 1, name, str(number))
+        kind, fields = choices[number]
+        walk.annotate(kind)
+    if type in _MEMSCOPE_CHOICES or type in _MEMSCOPE_STRUCTURES:
+        for field, inner in fields:
+            _explain_memscope_value(walk, f"{name}.{field}" if name else field, inner, layout, texts)
+        return None
+    size = walk.fixed(name + "_length", "I")
+    if layout >= "2c" and type not in ("pstr", "plain_json") and size == _MEMSCOPE_REFERENCE:
+        walk.annotate("a reference")
+        number = walk.fixed(name + "_reference", "H")
+        if number >= len(texts):
+            raise walk.fault("no such string", walk.offset - 2, name + "_reference", str(number))
+        walk.annotate(json.dumps(texts[number][-72:]))
+        return texts[number]
+    if type == "ostr" and size == (_MEMSCOPE_NULL if layout >= "2c" else 0):
+        walk.annotate("null")
+        return None
+    text = walk.text(name, size)
+    if not _memscope_is_utf8(_encode_text(text)):
+        walk.problem("not UTF-8")
+    return text
+
+
+def _explain_memscope_metrics(walk: _Walk, layout: str, texts: Sequence[str]) -> None:
+    start = walk.offset
+    head = walk.layout(MEMSCOPE_METRICS, "metrics.")
+    if head["reserved"]:
+        walk.problem("reserved bytes are not 0")
+    for bit, name in enumerate(_MEMSCOPE_LISTS):
+        if head["metrics_bitmap"] >> bit & 1:
+            _explain_memscope_value(walk, "metrics." + name, "*" + name, layout, texts)
+    if head["segment_size"] != walk.offset - start:
+        walk.problem("segment_size is not that of the section", "metrics.segment_size")
+
+
+def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
+    """Layout T: a list of objects, of which each member is a span, with its key and what stands before it."""
+    data = walk.data
+    ended = data.rstrip(_JSON_BLANKS).endswith(b"]")
+    try:
+        text, whole = data.decode(), True
+    except UnicodeDecodeError as error:
+        text, whole = data[: error.start].decode(), False
+    scan = _memscope_scanner()
+    done = 0  # in text, where walk.offset is in data
+
+    def take(name: str, end: int, type: str = "bytes") -> None:
+        nonlocal done
+        walk.take(name, len(text[done:end].encode()), type)
+        done = end
+
+    def fault(rule: str, at: int, where: str) -> FormatError:
+        return walk.fault(rule, walk.offset + len(text[done:at].encode()), where)
+
+    take("list", text.index("[") + 1)
+    number = 0
+    while True:
+        where = f"allocations[{number}]"
+        at = _memscope_skip(text, done)
+        if text[at : at + 1] == "]":
+            break
+        if number:
+            if text[at : at + 1] != ",":
+                raise fault("the file ends inside this field" if whole and at == len(text) else "not JSON", at, where)
+            at = _memscope_skip(text, at + 1)
+        try:
+            members, end = scan(text, at)
+        except (ValueError, RecursionError):
+            if ended and not whole:
+                raise fault("not UTF-8 in JSON", len(text), where) from None
+            raise fault("not JSON" if ended else "the file ends inside this field", at, where) from None
+        record = _memscope_from_members(members)
+        if isinstance(record, str):
+            raise fault("not the value of this key", at, where + record)
+        yield
+        if at > done:
+            take("list", at)
+        with walk.record("allocations"):
+            at += 1
+            while True:
+                at = _memscope_skip(text, at)
+                if text[at] == "}":
+                    take("end", end)
+                    break
+                key, at = scan(text, _memscope_skip(text, at + (text[at] == ",")))
+                start = _memscope_skip(text, _memscope_skip(text, at) + 1)
+                value, at = scan(text, start)
+                take(key, at, "json")
+                walk.revalue(text[start:at] if isinstance(value, (float, list, dict)) else value)
+        number += 1
+    take("list", at + 1)
+    if walk.more():
+        tail = walk.take("trailing", len(data) - walk.offset, "bytes")
+        if tail.strip(_JSON_BLANKS):
+            walk.problem("bytes after the last record")
+
+
+def _memscope_skip(text: str, at: int) -> int:
+    """The place of the next character that is no blank."""
+    while text[at : at + 1] in (" ", "\n", "\r", "\t"):
+        at += 1
+    return at
 
 
 # ---- memscope: Reader
+
+
+class _MemscopeFields(_Fields):
+    """Reads values of the types of memscope 6 exactly."""
+
+    form = "3c"  # the layout
+    texts: Sequence[str] = ()
+
+    def value(self, name: str, type: str) -> Any:
+        """A value of any type, as it goes into a record."""
+        form = _MEMSCOPE_FORMS.get(type)
+        if form is not None:
+            return self.fixed(name, form)
+        if type[0] == "?":
+            return self.value(name, type[1:]) if self._flag(name + "_present") == 1 else None
+        if type[0] == "*":
+            inner = "" if type[1:] in _MEMSCOPE_STRUCTURES else ".value"
+            size = self.fixed(name + "_count", _U32)
+            return tuple([self.value(f"{name}[{place}]{inner}", type[1:]) for place in range(size)])
+        if type in ("bool", "flag"):
+            flag = self._flag(name)
+            return flag != 0 if type == "bool" else flag == 1
+        if type in _MEMSCOPE_CHOICES:
+            number = self.data[self.at] if self.at < len(self.data) else 0
+            if number >= len(_MEMSCOPE_CHOICES[type]):
+                raise self.fault("no such choice", name, str(number))
+            self.take(name, 1)
+            kind, fields = _MEMSCOPE_CHOICES[type][number]
+            if type not in _MEMSCOPE_CLASSES:
+                return kind
+            return _MEMSCOPE_CLASSES[type](kind, *[self.value(f"{name}.{field}", inner) for field, inner in fields])
+        if type in _MEMSCOPE_STRUCTURES:
+            values = [self.value(f"{name}.{field}", inner) for field, inner in _MEMSCOPE_STRUCTURES[type]]
+            return _MEMSCOPE_CLASSES[type](*values)
+        return self._text(name, type)
+
+    def _flag(self, name: str) -> int:
+        flag: int = self.take(name, 1)[0]
+        if flag > 1:
+            self.problem("neither 0 nor 1", self.at - 1, name)
+            self.canonical = False
+        return flag
+
+    def _text(self, name: str, type: str) -> Optional[str]:
+        size = self.fixed(name + "_length", _U32)
+        if self.form >= "2c" and type not in ("pstr", "plain_json") and size == _MEMSCOPE_REFERENCE:
+            number: int = self.fixed(name + "_reference", _U16)
+            if number >= len(self.texts):
+                raise self.fault("no such string", name + "_reference", str(number), place=-2)
+            self.canonical = False
+            return self.texts[number]
+        if type == "ostr" and size == (_MEMSCOPE_NULL if self.form >= "2c" else 0):
+            return None
+        data = self.take(name, size)
+        if not _memscope_is_utf8(data):
+            self.problem("not UTF-8", self.at - size, name)
+        return _decode_text(data)
+
+    def record(self) -> Dict[str, Any]:
+        """The fields of a record."""
+        self.take("type", 1)
+        self.fixed("length", _U32)
+        values = {name: self.value(name, type) for name, type in _memscope_fields(self.form)}
+        values["stack_trace"] = values.get("stack_trace") or None
+        return values
 
 
 class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     """Reads a ``.memscope`` file of any layout: Allocations in the order of the file.
 
     ``layout`` is the layout, a name of ``MEMSCOPE_LAYOUTS``, as far as the records read so far tell: 3b is read as 3c,
-    which it is but for a header byte, and 2a as 2b up to the first record that tells them apart.  ``advanced_metrics``
-    is the section ADVD, if there is one, after the last record.
+    which it is but for a header byte, and 2a as 2b up to the first record that tells them apart.  ``strings`` are the
+    texts of the string block.  ``advanced_metrics`` is the section ADVD, if there is one, after the last record.
     """
 
     format = "memscope"
     rules = MEMSCOPE_RULES
-    layout = "3c"
     advanced_metrics: Optional[AdvancedMetrics] = None
+
+    def _read_start(self) -> None:
+        self._data = b""  # what has been taken of the file, and where in it the next field starts
+        self._at = self._base = 0
+        self._eof = False
+        self._skipped = b""  # records stepped over: they go into the raw of what comes next
+        self._text_end: Optional[bytes] = None
+        self._string_block: Optional[bytes] = None
+        self._silent = _Problems(self.format, self.rules, strict=False, recover=False)
+        self._layouts: Tuple[str, ...] = ("1a",)  # those that fit all records so far
+        self._decoders: Dict[str, _MemscopeDecoder] = {}
+        self.strings: List[str] = []
+        while self._have(len(self._data) + 1) and (len(self._data) < 36 or not self._data.strip(_JSON_BLANKS)):
+            pass
+        if self._data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+            self._layouts = ("T",)
+            self.header = MemscopeHeader(version=0)
+        else:
+            self._read_header()
+        self.family = self.layout  # what the tables say, which come before the records
+
+    def _read_header(self) -> None:
+        fields = self._fields(self._problems)
+        start = self._data[:36]
+        if not MEMSCOPE_MAGIC.startswith(start[:8]):
+            raise fields.fault("not a memscope file", "magic")
+        version = int.from_bytes(start[8:12], "little")
+        if len(start) >= 12 and version not in (1, 2, 3):
+            self._problems.step_over(fields.fault("no such version", "version", str(version), place=8))
+        self._layouts = _memscope_layouts(start)
+        layout = _memscope_header(self.layout)
+        names = [field.name for field in layout.fields[1:]]
+        self.header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
+        if (self.header.export_mode or 0) > 1:
+            fields.problem("export_mode is neither 0 nor 1", 16, "export_mode", str(self.header.export_mode))
+        for name, place in ("reserved", 21 if self.layout == "2d" else 28), ("padding", layout.size - 2):
+            if getattr(self.header, name):
+                fields.problem("reserved bytes are not 0", place, name, str(getattr(self.header, name)))
+        self._at = layout.size
+        if self.layout >= "2c":
+            block = self._whole(self._read_strings)
+            self._string_block = None if block == _MEMSCOPE_NO_STRINGS else block
+        if self.header.total_count:
+            self._judge(0)
+
+    @property
+    def layout(self) -> str:
+        """The layout: the likeliest of those that fit all records so far."""
+        return self._layouts[0]
+
+    @property
+    def tables(self) -> Dict[str, Any]:
+        """``layout``, ``advanced_metrics``, and, where they are not usual, ``string_block`` and T's ``text_end``."""
+        return {
+            "layout": self.family,
+            "string_block": self._string_block,
+            "text_end": self._text_end,
+            "advanced_metrics": self.advanced_metrics,
+        }
+
+    def _fill(self) -> bool:
+        """Take more of the file; False at its end."""
+        if self._eof:
+            return False
+        rest = self._data[self._at :]
+        piece = self._source.read(len(rest)) if len(rest) > _CHUNK else self._source.chunk()
+        self._base += self._at
+        self._data = rest + piece
+        self._at = 0
+        self._eof = not piece
+        return bool(piece)
+
+    def _have(self, size: int) -> bool:
+        """Whether there are as many bytes from here on, which are then at hand."""
+        while len(self._data) - self._at < size:
+            if not self._fill():
+                return False
+        return True
+
+    def _fields(self, problems: _Problems, where: str = "") -> _MemscopeFields:
+        """What is at hand, to be read exactly."""
+        fields = _MemscopeFields(problems, self._data, self._base, where, at=self._at)
+        fields.form = self.layout
+        fields.texts = self.strings
+        return fields
+
+    def _whole(self, read: Callable[[_MemscopeFields], None]) -> bytes:
+        """Read a part of the file that does not tell its size; returns its bytes."""
+        while True:
+            fields = self._fields(self._silent)
+            try:
+                read(fields)
+            except TruncatedError:
+                if self._fill():
+                    continue
+            except FormatError:
+                pass
+            break
+        fields = self._fields(self._problems)
+        read(fields)
+        data = self._data[self._at : fields.at]
+        self._at = fields.at
+        return data
+
+    def _read_strings(self, fields: _MemscopeFields) -> None:
+        self.strings = []
+        marker = fields.data[fields.at : fields.at + 4]
+        if len(marker) == 4 and marker not in _MEMSCOPE_MARKERS:
+            raise fields.fault("neither NONE nor STBL", "string_block.marker", marker.hex(" "))
+        start = fields.at + 8
+        marker, size = fields.layout(MEMSCOPE_STRINGS, "string_block.")
+        if marker == b"NONE":
+            if size:
+                fields.problem("the size of NONE is not 0", start - 4, "string_block.size", str(size))
+            return
+        if not size:
+            raise fields.fault("an STBL of no bytes", "string_block.size", place=-4)
+        fields.take("string_block.compressed", 1)
+        for place in range(fields.fixed("string_block.strings_count", _U32)):
+            at = fields.at
+            text = fields.value(f"string_block.strings[{place}].value", "pstr")
+            if text in self.strings:
+                name = f"string_block.strings[{place}].value_length"
+                fields.problem("a string that stands there already", at, name)
+            else:
+                self.strings.append(text)
+        if size != fields.at - start:
+            fields.problem("size is not that of the strings", start - 4, "string_block.size", str(size))
+
+    def _read_records(self) -> Iterator[Allocation]:
+        if self.layout == "T":
+            return self._read_text_records()
+        return self._read_binary_records()
+
+    def _read_binary_records(self) -> Iterator[Allocation]:
+        # Records in their usual form are decoded here, everything else by _read_exactly.
+        size_at = _U32.unpack_from
+        total = self.header.total_count
+        number = named = 0
+        try:
+            while number < total:
+                decode = self._decoder()
+                data, at = self._data, self._at
+                have = len(data)
+                stop = have + 1
+                while at <= have - 5 and number < total:
+                    stop = at + 5 + size_at(data, at + 1)[0]
+                    record = decode(data, at, stop) if stop <= have else None
+                    if record is None:
+                        break
+                    at = stop
+                    number += 1
+                    if record[4] is not None:
+                        named += 1
+                    yield record
+                self._at = at
+                if number < total and (at > have - 5 or stop > have) and self._fill():
+                    continue
+                if number < total:
+                    one = self._read_exactly(number)
+                    number += 1
+                    if one is not None:
+                        named += one.var_name is not None
+                        yield one
+            self._check_counts(named)
+            if self._have(4) and self._data[self._at : self._at + 4] == b"ADVD" and self.layout >= "2a":
+                self._read_metrics()
+            tail = self._data[self._at :] + self._source.rest()
+            if tail:
+                place = self._base + self._at
+                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+            self._end(self._skipped + tail)
+        except FormatError as error:
+            self._end(self._skipped + self._data[self._at :], error)
+
+    def _decoder(self) -> _MemscopeDecoder:
+        """What decodes the usual records of the layouts that are left, if they are still to be told apart also none."""
+        both = self._layouts == ("2b", "2a")
+        if self._skipped or (self._layouts[1:] and not both) or not self._same_form():
+            return _memscope_no_decoder
+        key = f"{self.layout}{both}"
+        if key not in self._decoders:
+            self._decoders[key] = _memscope_decoder(self.layout, both=both)
+        return self._decoders[key]
+
+    def _same_form(self) -> bool:
+        """Whether records are written in the form that the file was taken to be of at its start."""
+        return self.layout in (self.family, "2a")
+
+    def _try(self, layout: str, number: int, stop: Optional[int]) -> Tuple[int, Optional[FormatError]]:
+        """The size of the record at hand in a layout, and what is wrong with it; within ``stop`` bytes if given."""
+        while True:
+            fields = self._fields(self._silent, f"allocations[{number}].")
+            fields.form = layout
+            if stop is not None:
+                fields.data = self._data[: self._at + stop]
+            try:
+                fields.record()
+            except FormatError as error:
+                if isinstance(error, TruncatedError) and stop is None and self._fill():
+                    continue
+                return -1, error
+            return fields.at - self._at, None
+
+    def _judge(self, number: int) -> Tuple[int, Optional[FormatError]]:
+        """Narrow the layouts by the record at hand (memscope 3).
+
+        Returns its size, and what is wrong with it; the size of what cannot be read is where its Length leads to, if
+        a record may follow there, else 0.
+        """
+        left = self.header.total_count - number - 1
+        self._have(5)
+        head = self._data[self._at : self._at + 5]
+        stop = 5 + int.from_bytes(head[1:], "little")
+        whole = self._have(stop)
+        fields = self._fields(self._silent, f"allocations[{number}].")
+        if head[:1] not in (b"", b"\1"):
+            error: Optional[FormatError] = fields.fault("not a record: its type is not 1", "type", str(head[0]))
+            return stop if whole and self._follows(stop, self.layout, left) else 0, error
+        exact = tuple([layout for layout in self._layouts if self._try(layout, number, stop)[0] == stop])
+        if exact:
+            self._layouts = exact
+            return stop, None
+        trials = {layout: self._try(layout, number, None) for layout in self._layouts}
+        fitting = [layout for layout, (size, _) in trials.items() if size > 0 and self._follows(size, layout, left)]
+        self._layouts = tuple(fitting) or self._layouts
+        size, error = trials[self.layout]
+        if fitting or not whole or not self._follows(stop, self.layout, left):
+            return max(size, 0), error
+        if size > stop:
+            fields = self._fields(self._silent, f"allocations[{number}].")
+            detail = f"{stop - 5}, less than {size - 5}"
+            error = fields.fault("Length is not that of the record", "length", detail, place=1)
+        return stop, error
+
+    def _follows(self, size: int, layout: str, left: int) -> bool:
+        """Whether, so far on, another record may start, or, if none is left, the metrics or the end of the file."""
+        self._have(size + 5)
+        ahead = self._data[self._at + size : self._at + size + 5]
+        if left:
+            least = _MEMSCOPE_LEAST.get(layout, 65)
+            return len(ahead) == 5 and ahead[0] == 1 and _U32.unpack_from(ahead, 1)[0] >= least
+        return not ahead or (ahead[:4] == b"ADVD" and layout >= "2a")
+
+    def _read_exactly(self, number: int) -> Optional[Allocation]:
+        """The record at hand, with every check; None for one that was stepped over."""
+        size, error = self._judge(number)
+        own = self._skipped + self._data[self._at : self._at + size]
+        if error is not None:
+            if not size:
+                raise error
+            self._problems.step_over(error)
+            self._skipped = own
+            self._at += size
+            return None
+        fields = self._fields(self._problems, f"allocations[{number}].")
+        values = fields.record()
+        length = _U32.unpack_from(self._data, self._at + 1)[0]
+        if length != fields.at - self._at - 5:
+            detail = f"{length}, not {fields.at - self._at - 5}"
+            fields.problem("Length is not that of the record", self._at + 1, "length", detail)
+            fields.canonical = False
+        usual = fields.canonical and not self._skipped and self._same_form()
+        self._skipped = b""
+        self._at += size
+        return Allocation(**values, raw=b"" if usual else own)
+
+    def _check_counts(self, named: int) -> None:
+        """Hold the counts of the header against the records (memscope 4)."""
+        header = self.header
+        if header.export_mode is None:
+            return
+        by_mode = (named & 0xFFFF, header.total_count - (named & 0xFFFF) & 0xFFFF)
+        counts = (header.user_count, header.system_count)
+        if counts not in (by_mode, (header.total_count & 0xFFFF, 0)):
+            detail = f"{counts[0]} and {counts[1]}, not {by_mode[0]} and {by_mode[1]}"
+            self._problems.add("the counts are not those of the records", 17, "user_count", detail)
+        elif header.total_count > 0xFFFF:
+            self._problems.add("the counts are modulo 65536", 17, "user_count")
+
+    def _read_metrics(self) -> None:
+        metrics: Optional[AdvancedMetrics] = None
+        usual = not self._skipped
+
+        def read(fields: _MemscopeFields) -> None:
+            nonlocal metrics, usual
+            start = fields.at
+            _, size, bitmap, reserved = fields.layout(MEMSCOPE_METRICS, "metrics.")
+            if reserved:
+                fields.problem("reserved bytes are not 0", start + 12, "metrics.reserved", str(reserved))
+            lifecycle, container, usage = [
+                fields.value("metrics." + name, "*" + name) if bitmap >> bit & 1 else None
+                for bit, name in enumerate(_MEMSCOPE_LISTS)
+            ]
+            if size != fields.at - start:
+                detail = f"{size}, not {fields.at - start}"
+                fields.problem("segment_size is not that of the section", start + 4, "metrics.segment_size", detail)
+            metrics = AdvancedMetrics(size, bitmap, reserved, lifecycle, container, usage)
+            usual = usual and fields.canonical
+
+        while self._fill():
+            pass
+        own = self._skipped + self._whole(read)
+        self._skipped = b""
+        self.advanced_metrics = metrics if usual else cast("AdvancedMetrics", metrics)._replace(raw=own)
+
+    def _read_text_records(self) -> Iterator[Allocation]:
+        """Layout T: the objects of the list, one by one."""
+        scan = _memscope_scanner()
+        number = 0
+        first = b"["
+        try:
+            while True:
+                where = f"allocations[{number}]"
+                at = self._skip(0)
+                if self._data[self._at + at : self._at + at + 1] == b"]" and number:
+                    break
+                if self._data[self._at + at : self._at + at + 1] != first:
+                    raise self._text_fault("not JSON", at, where)
+                at = self._skip(at + 1)
+                if self._data[self._at + at : self._at + at + 1] == b"]" and not number:
+                    break
+                record, end = self._read_members(scan, at, where)
+                own = self._data[self._at : self._at + end]
+                if own.decode("utf-8", "replace") != _memscope_members(record, first=not number):
+                    record = record._replace(raw=own)
+                self._at += end
+                number += 1
+                first = b","
+                yield record
+            own = self._data[self._at : self._at + at + 1]
+            self._text_end = None if own == (b"\n]" if number else b"[]") else own
+            self._at += at + 1
+            tail = self._data[self._at :] + self._source.rest()
+            if tail.strip(_JSON_BLANKS):
+                place = self._base + self._at
+                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+            self._end(tail)
+        except FormatError as error:
+            self._text_end = b""
+            self._end(self._data[self._at :], error)
+
+    def _skip(self, at: int) -> int:
+        """So far on the next byte stands that is no blank."""
+        if not self._base and not self._at and not at and self._data.startswith(_BOM):
+            at = len(_BOM)
+        while self._have(at + 1) and self._data[self._at + at] in _JSON_BLANKS:
+            at += 1
+        return at
+
+    def _text_fault(self, rule: str, at: int, where: str) -> FormatError:
+        if not self._have(at + 1):
+            rule = "the file ends inside this field"
+        return self._problems.fault(rule, self._base + self._at + at, where)
+
+    def _read_members(self, scan: _MemscopeScan, at: int, where: str) -> Tuple[Allocation, int]:
+        """The object that stands so far on, and where it ends."""
+        size = 1 << 13
+        while True:
+            more = self._have(at + size)
+            data = self._data[self._at + at : self._at + at + size]
+            try:
+                text, bad = data.decode(), None
+            except UnicodeDecodeError as error:
+                text, bad = data[: error.start].decode(), error.start
+            try:
+                members, end = scan(text, 0)
+            except (ValueError, RecursionError):
+                if more:
+                    size *= 4
+                    continue
+                if not self._data.rstrip(_JSON_BLANKS).endswith(b"]"):
+                    raise self._text_fault("the file ends inside this field", at, where) from None
+                if bad is not None:
+                    raise self._text_fault("not UTF-8 in JSON", at + bad, where) from None
+                raise self._text_fault("not JSON", at, where) from None
+            record = _memscope_from_members(members)
+            if isinstance(record, str):
+                raise self._text_fault("not the value of this key", at, where + record)
+            return record, at + len(text[:end].encode())
+
+
+def _memscope_no_decoder(_data: bytes, _at: int, _stop: int) -> None:
+    """For layouts that are still to be told apart: all records are unusual."""
+
+
+def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
+    """A function of data, the start of a record and its end, which gives the record, or None for an unusual one.
+
+    ``both``: only records that layouts 2a and 2b read the same.
+    """
+    # One unpack for each run of fields of fixed size; 24 slots of a list of bytes are looked at as one piece.
+    new = tuple.__new__
+    oldest, stacks, slots, borrows = layout == "1a", layout >= "1c", layout >= "1c", layout >= "3b"
+    binary = layout >= "2b" and not both
+    null, reference = (_MEMSCOPE_NULL, _MEMSCOPE_REFERENCE) if layout >= "2c" else (0, -1)
+    head = struct.Struct("<QQQB").unpack_from
+    size_at = _U32.unpack_from
+    number_at = _U64.unpack_from
+    state = struct.Struct("<IIBB").unpack_from
+    state_of_1b = struct.Struct("<IBB").unpack_from
+    borrowed = struct.Struct("<BIIIB").unpack_from
+    cloned = struct.Struct("<BIBB").unpack_from
+    absent = bytes(14)
+    nothing = (None,) * 14
+    none = b""
+    names: Dict[bytes, str] = {}
+
+    def decode(data: bytes, at: int, stop: int) -> Optional[Allocation]:
+        if data[at] != 1:
+            return None
+        try:
+            ptr, size, alloc, flag = head(data, at + 5)
+            at += 30
+            dealloc = scope = stack = lifetime = borrow = clone = None
+            leaked = owned = False
+            borrow_count = 0
+            if oldest:
+                at -= 1
+            elif flag:
+                if flag != 1:
+                    return None
+                (dealloc,) = number_at(data, at)
+                at += 8
+            (length,) = size_at(data, at)
+            at += 4
+            if length == null:
+                name = None
+            else:
+                if length == reference:
+                    return None
+                name = data[at : at + length].decode()
+                at += length
+            (length,) = size_at(data, at)
+            at += 4
+            if length == null:
+                kind = None
+            else:
+                if length == reference:
+                    return None
+                piece = data[at : at + length]
+                kind = names.get(piece)
+                if kind is None:
+                    kind = keep(piece)
+                at += length
+            if not oldest:
+                (length,) = size_at(data, at)
+                at += 4
+                if length != null:
+                    if length == reference:
+                        return None
+                    piece = data[at : at + length]
+                    scope = names.get(piece)
+                    if scope is None:
+                        scope = keep(piece)
+                    at += length
+            (length,) = size_at(data, at)
+            if length == reference:
+                return None
+            at += 4
+            piece = data[at : at + length]
+            thread = names.get(piece)
+            if thread is None:
+                thread = keep(piece)
+            at += length
+            if stacks:
+                length, borrow_count, leaked, flag = state(data, at)
+                if length:
+                    at += 4
+                    frames = []
+                    for _ in range(length):
+                        (length,) = size_at(data, at)
+                        at += 4
+                        if length == reference or at > stop:
+                            return None
+                        frames.append(data[at : at + length].decode())
+                        at += length
+                    stack = tuple(frames)
+                    borrow_count, leaked, flag = state_of_1b(data, at)
+                    at += 6
+                else:
+                    at += 10
+            elif not oldest:
+                borrow_count, leaked, flag = state_of_1b(data, at)
+                at += 6
+            if not oldest:
+                if flag:
+                    (lifetime,) = number_at(data, at)
+                    at += 8
+                if leaked > 1 or flag > 1:
+                    return None
+                leaked = leaked == 1
+            if borrows:
+                flag, immutable, mutable, most, last = borrowed(data, at)
+                at += 1
+                if flag:
+                    at += 13
+                    time = None
+                    if last:
+                        (time,) = number_at(data, at)
+                        at += 8
+                    if flag > 1 or last > 1:
+                        return None
+                    borrow = new(BorrowInfo, (immutable, mutable, most, time))
+                flag, times, is_clone, last = cloned(data, at)
+                at += 1
+                if flag:
+                    at += 6
+                    original = None
+                    if last:
+                        (original,) = number_at(data, at)
+                        at += 8
+                    if flag > 1 or last > 1 or is_clone > 1:
+                        return None
+                    clone = new(CloneInfo, (times, is_clone == 1, original))
+                flag = data[at]
+                at += 1
+                if flag > 1:
+                    return None
+                owned = flag == 1
+            objects: Tuple[Any, ...] = nothing
+            if slots:
+                if data[at : at + 14] == absent:
+                    at += 14
+                else:
+                    found: List[Any] = []
+                    for place in range(14):
+                        flag = data[at]
+                        at += 1
+                        if not flag:
+                            found.append(None)
+                        elif flag != 1 or (both and place < 2):
+                            return None
+                        elif place < 2 and binary:
+                            value, at = (_memscope_layout_at if place else _memscope_pointer_at)(data, at)
+                            found.append(value)
+                        else:
+                            (length,) = size_at(data, at)
+                            if length == reference:
+                                return None
+                            at += 4 + length
+                            found.append(data[at - length : at].decode())
+                    objects = tuple(found)
+        except (struct.error, IndexError, ValueError):
+            return None
+        if at != stop:
+            return None
+        usual = (ptr, size, alloc, dealloc, name, kind, scope, thread, stack, borrow_count, leaked, lifetime)
+        return new(Allocation, (*usual, borrow, clone, owned, *objects, None, None, none))
+
+    def keep(piece: bytes) -> str:
+        """The text of a name that comes again and again."""
+        if len(names) > 4096:
+            names.clear()
+        return names.setdefault(piece, piece.decode())
+
+    return decode
+
+
+_MEMSCOPE_NUMBER_FLAG = struct.Struct("<QB").unpack_from
+_MEMSCOPE_LAYOUT_START = struct.Struct("<QQI").unpack_from
+_MEMSCOPE_FIELD_END = struct.Struct("<QQQB").unpack_from
+_MEMSCOPE_NUMBER_SIZE = struct.Struct("<QI").unpack_from
+_MEMSCOPE_NUMBERS_BYTE = struct.Struct("<QQB").unpack_from
+_MEMSCOPE_FLOAT = struct.Struct("<d").unpack_from
+_MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB").unpack_from
+
+
+def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
+    """A smart pointer in its usual form, and where it ends; ValueError, IndexError or struct.error is another."""
+    pointer, flag = _MEMSCOPE_NUMBER_FLAG(data, at)
+    at += 9
+    origin = weak = None
+    if flag:
+        (origin,) = _U64.unpack_from(data, at)
+        at += 8
+    (size,) = _U32.unpack_from(data, at)
+    at += 4
+    clones = _memscope_numbers(data, at, size)
+    at += 8 * size
+    (size,) = _U32.unpack_from(data, at)
+    at += 4
+    history: Tuple[RefCount, ...] = ()
+    if size:
+        counts = iter(_memscope_numbers(data, at, 3 * size))
+        history = tuple([tuple.__new__(RefCount, triple) for triple in zip(counts, counts, counts)])
+        at += 24 * size
+    has_weak = data[at]
+    at += 1
+    if has_weak:
+        (weak,) = _U64.unpack_from(data, at)
+        at += 8
+    is_weak, owner, gone, kind = data[at : at + 4]
+    if max(flag, has_weak, is_weak, owner, gone) > 1:
+        raise ValueError("a flag of another form")
+    values = (pointer, origin, clones, history, weak, is_weak == 1, owner == 1, gone == 1)
+    return tuple.__new__(SmartPointer, (*values, _MEMSCOPE_POINTERS[kind])), at + 4
+
+
+def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
+    """So many u64."""
+    if not size:
+        return ()
+    if size > len(data) // 8:
+        raise ValueError("more numbers than there are bytes")
+    return struct.unpack_from(f"<{size}Q", data, at)
+
+
+def _memscope_layout_at(data: bytes, at: int) -> Tuple[MemoryLayout, int]:
+    """A memory layout in its usual form, and where it ends; raises the same."""
+    new = tuple.__new__
+    total, alignment, size = _MEMSCOPE_LAYOUT_START(data, at)
+    at += 20
+    fields = []
+    for _ in range(size):
+        name, at = _memscope_text_at(data, at)
+        kind, at = _memscope_text_at(data, at)
+        *numbers, padding = _MEMSCOPE_FIELD_END(data, at)
+        at += 25
+        if padding > 1:
+            raise ValueError("a flag of another form")
+        fields.append(new(FieldLayout, (name, kind, *numbers, padding == 1)))
+    padding, size = _MEMSCOPE_NUMBER_SIZE(data, at)
+    at += 12
+    places = []
+    for _ in range(size):
+        start, length, reason = _MEMSCOPE_NUMBERS_BYTE(data, at)
+        at += 17
+        text = ""
+        if reason == 3:
+            text, at = _memscope_text_at(data, at)
+        places.append(new(PaddingLocation, (start, length, new(PaddingReason, (_MEMSCOPE_REASONS[reason], text)))))
+    (ratio,) = _MEMSCOPE_FLOAT(data, at)
+    advice, at = _memscope_texts_at(data, at + 8)
+    use, cache, waste, level = _MEMSCOPE_EFFICIENCY(data, at)
+    at += 25
+    savings = 0
+    suggestions: Tuple[str, ...] = ()
+    if level:
+        (savings,) = _U64.unpack_from(data, at)
+        at += 8
+        if level > 1:
+            suggestions, at = _memscope_texts_at(data, at)
+    potential = new(OptimizationPotential, (_MEMSCOPE_LEVELS[level], savings, suggestions))
+    flag = data[at]
+    at += 1
+    analysis = None
+    if flag:
+        analysis, at = _memscope_text_at(data, at)
+    if flag > 1:
+        raise ValueError("a flag of another form")
+    info = new(PaddingInfo, (padding, tuple(places), ratio, advice))
+    efficiency = new(LayoutEfficiency, (use, cache, waste, potential))
+    return new(MemoryLayout, (total, alignment, tuple(fields), info, efficiency, analysis)), at
+
+
+def _memscope_text_at(data: bytes, at: int) -> Tuple[str, int]:
+    (size,) = _U32.unpack_from(data, at)
+    at += 4 + size
+    if at > len(data):
+        raise ValueError("the text goes on")
+    return data[at - size : at].decode(), at
+
+
+def _memscope_texts_at(data: bytes, at: int) -> Tuple[Tuple[str, ...], int]:
+    (size,) = _U32.unpack_from(data, at)
+    at += 4
+    texts = []
+    for _ in range(size):
+        text, at = _memscope_text_at(data, at)
+        texts.append(text)
+    return tuple(texts), at
 
 
 # ---- memscope: Writer
@@ -7019,6 +8154,23 @@ FORMATS: Dict[str, Format] = {
         (Descriptor, Thread, ContextSwitch, Block, Value, Bookmark),
         {"end_marks": Optional[int]},
     ),
+    "memscope": Format(
+        "memscope",
+        "allocations of memscope-rs, a memory tracker for Rust",
+        (".memscope",),
+        lambda prefix: prefix.startswith(MEMSCOPE_MAGIC) or _json_start(prefix) == "ptr",
+        MemscopeReader,
+        MemscopeWriter,
+        _explain_memscope,
+        MemscopeHeader,
+        (Allocation,),
+        {
+            "layout": str,
+            "string_block": Optional[bytes],
+            "text_end": Optional[bytes],
+            "advanced_metrics": Optional[AdvancedMetrics],
+        },
+    ),
 }
 
 _PREFIX = 4096  # bytes that detection looks at
@@ -7081,6 +8233,14 @@ def open(file: ReadableFile, mode: Literal["r"], format: Literal["prof"], **opti
 
 @overload
 def open(file: WritableFile, mode: Literal["w"], format: Literal["prof"], **options: Any) -> ProfWriter: ...
+
+
+@overload
+def open(file: ReadableFile, mode: Literal["r"], format: Literal["memscope"], **options: Any) -> MemscopeReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["memscope"], **options: Any) -> MemscopeWriter: ...
 
 
 @overload
