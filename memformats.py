@@ -7877,9 +7877,7 @@ def memscope_path(name: str, *, like_upstream: bool = False) -> str:
     >>> memscope_path("run.v2"), memscope_path("run.v2", like_upstream=True)
     ('MemoryAnalysis/run.v2/run.v2.memscope', 'MemoryAnalysis/run.memscope')
     """
-    path = name
-    if name.endswith(".memscope"):
-        path = name[: -len(".memscope")]
+    path = name.removesuffix(".memscope")
     folder, slash, file = path.rpartition("/")
     if like_upstream and "." in file[1:]:
         file = file.rpartition(".")[0]
@@ -8861,6 +8859,7 @@ def _prof_switches_json(tree: ProfTree) -> List[str]:
 
 
 _MEMSCOPE_KEPT = "\ud800"  # around the digits of a float that Python would write in another way; no UTF-8 gives it
+_MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
 _memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string, as upstream writes it
 
 
@@ -8878,20 +8877,19 @@ def _memscope_again(text: str, **form: Any) -> str:
     return made.replace(f'"{_MEMSCOPE_KEPT}', "").replace(f'{_MEMSCOPE_KEPT}"', "")
 
 
-def _memscope_part(name: str, value: Any, *, upstream: bool, **form: Any) -> str:
+def _memscope_part(name: str, value: Any, form: Mapping[str, Any], *, upstream: bool) -> str:
     """An object of a record as JSON; where a slot holds none, upstream refuses the file, and ours gives a string."""
     text = _memscope_json(value)
     if text is None:
         return "null"
-    if not form and isinstance(value, SmartPointer):
-        return text  # nothing in it stands as JSON in the file
+    if form is _MEMSCOPE_COMPACT and isinstance(value, SmartPointer):
+        return text
     try:
-        again = _memscope_again(text, **form)
+        return _memscope_again(text, **form)
     except ValueError as error:
         if upstream:
             raise _error("memscope", "bad-json", 0, name, str(error)) from None
         return _memscope_quoted(text)
-    return again if form else text
 
 
 def _memscope_bytes(text: str) -> bytes:
@@ -8943,7 +8941,7 @@ def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optio
     comma, colon = (",\n    ", ": ") if indented else (",", ":")
     keys = [f'{comma}"{name}"{colon}' for name in names]
     keys[0] = ("\n  {" if indented else "{") + keys[0][1:]
-    form = {"indent": 2} if indented else {}
+    form = {"indent": 2} if indented else _MEMSCOPE_COMPACT
     text = _memscope_quoted
     borrow_info, clone_info = (
         "{" + inner + f",{inner}".join([f'"{name}"{colon}%s' for name in kind._fields]) + outer + "}"
@@ -8955,7 +8953,7 @@ def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optio
         return "null" if value is None else str(value)
 
     def part(name: str, value: Any) -> str:
-        made = _memscope_part(name, value, upstream=upstream, **form)
+        made = _memscope_part(name, value, form, upstream=upstream)
         return made.replace("\n", "\n    ") if indented else made
 
     before = "["
@@ -9063,7 +9061,9 @@ def _memscope_sized_type(size: int) -> str:
     return known.get(size, f"{kind}_{size}bytes")
 
 
-def _memscope_type_item(record: Allocation, type_text: str, var_text: str, *, stand_ins: bool, **form: Any) -> str:
+def _memscope_type_item(
+    record: Allocation, type_text: str, var_text: str, form: Any, *, stand_ins: bool, upstream: bool
+) -> str:
     """An item of complex_types; for objects that the record lacks, null or what upstream puts there."""
     absent = ("null",) * 7
     if stand_ins:
@@ -9077,7 +9077,7 @@ def _memscope_type_item(record: Allocation, type_text: str, var_text: str, *, st
             '{"usage_count":1,"usage_pattern":"single"}',
         )
     dynamic, generic, instance, layout, pointer, relations, usage = [
-        other if value is None else _memscope_part(name, value, **form)
+        other if value is None else _memscope_part(name, value, form, upstream=upstream)
         for name, other in zip(_MEMSCOPE_TYPE_OBJECTS, absent)
         for value in (getattr(record, name),)
     ]
@@ -9120,7 +9120,7 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
     old = upstream and layout < "2d"
     new = upstream and not old
     text = _memscope_quoted
-    form: Any = {"upstream": upstream, "sort_keys": True, "separators": (",", ":")}
+    form = {"sort_keys": True, **_MEMSCOPE_COMPACT}
     no_number, no_frames = ("0", '"no_stack_trace"') if new else ("null", "null")
     count = total = leaks = freed = largest = 0
     smallest = _U64_MAX
@@ -9185,7 +9185,9 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
             sums[1] += size
             type_text = sums[2]
             var_text = "null" if var is None else text(var)
-            sums[3].append("," + _memscope_type_item(record, type_text, var_text, stand_ins=new, **form))
+            sums[3].append(
+                "," + _memscope_type_item(record, type_text, var_text, form, stand_ins=new, upstream=upstream)
+            )
             scope_text = text(scope)
             thread_text = text(thread)
             leaked = "false"
@@ -9206,9 +9208,11 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
             end = f'"size":{size},"thread_id":{thread_text},"timestamp_alloc":{alloc},{names}'
             if old:
                 memory.append(f'{start}"is_leaked":{leaked},"ptr":"{ptr:#x}","scope_name":{scope_text},{end}')
-                fragments = _memscope_part("fragmentation_analysis", record.fragmentation_analysis, **form)
+                fragments = _memscope_part(
+                    "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
+                )
                 performance.append(f'{start}"fragmentation_analysis":{fragments},"ptr":"{ptr:#x}",{end}')
-                state = _memscope_part("runtime_state", record.runtime_state, **form)
+                state = _memscope_part("runtime_state", record.runtime_state, form, upstream=upstream)
                 frames = "null" if stack is None else f"[{','.join(map(text, stack))}]"
                 unsafe.append(
                     f'{{"ptr":"{ptr:#x}","runtime_state":{state},"size":{size},"stack_trace":{frames}'
@@ -9226,7 +9230,9 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
                 if new:
                     fragments = '"fragmentation_score":0.0'
                 else:
-                    analysis = _memscope_part("fragmentation_analysis", record.fragmentation_analysis, **form)
+                    analysis = _memscope_part(
+                        "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
+                    )
                     fragments = f'"fragmentation_analysis":{analysis}'
                     for severity, risk in memscope_risks(record):
                         unsafe.append(
@@ -9823,7 +9829,7 @@ def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
         lasts = prof_duration_text(last - first, 3)
         yield "allocated", f"from {_utc(first // 1000)}, within {lasts}"
         heaviest = sorted(threads, key=lambda name: (-threads[name], name))
-        shown = [f"{_printable(name)} {_many(threads[name], 'record')}" for name in heaviest[:8]]
+        shown = [f"{_memscope_name(name)} {_many(threads[name], 'record')}" for name in heaviest[:8]]
         yield "threads", f"{len(threads):,}: {', '.join(shown)}" + ", ..." * (len(threads) > 8)
         yield "objects", ", ".join([f"{name} {number:,}" for name, number in counts.items() if number]) or "none"
     metrics = reader.advanced_metrics
@@ -9839,17 +9845,17 @@ def _memscope_stats(reader: MemscopeReader, options: _Options) -> Iterator[str]:
     lasts = prof_duration_text(found.last_alloc_ns - found.first_alloc_ns, 3)
     yield f"{_many(total.records, 'allocation')} of {_size(total.bytes)} within {lasts}"
     yield from _facts(_memscope_facts(found))
-    for title, uses in (
-        ("By type", found.by_type),
-        ("By generic type", found.by_generic_type),
-        ("By category of types", found.by_category),
-        ("By thread", found.by_thread),
-        ("By scope", found.by_scope),
-        ("By size in bytes", found.by_size),
+    for word, uses in (
+        ("type", found.by_type),
+        ("generic type", found.by_generic_type),
+        ("category of types", found.by_category),
+        ("thread", found.by_thread),
+        ("scope", found.by_scope),
+        ("size", found.by_size),
     ):
         yield from _table(
-            title,
-            ("bytes", "records", "average", "largest", "active", "leaked", ""),
+            f"By {word}",
+            ("bytes", "records", "average", "largest", "active", "leaked", word),
             uses,
             lambda use: (
                 f"{use.bytes:,}",
