@@ -6919,6 +6919,7 @@ def _explain_memscope_record(
     if error is not None and at_length and walk.recover:
         walk.unread(error, stop)
         return layouts, False
+    walk._indexes["allocations"] = number - 1  # also after records that were stepped over
     with walk.record("allocations"):
         walk.fixed("type", "B")
         walk.fixed("length", "I", "bytes after this field")
@@ -7848,18 +7849,338 @@ def _memscope_texts_at(data: bytes, at: int) -> Tuple[Tuple[str, ...], int]:
 
 
 class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
-    """Writes a ``.memscope`` file, in layout 3c, which today's programs open, or in another.
+    """Writes a ``.memscope`` file, in layout 3c, which today's programs open, or in another (memscope 11).
 
     ``mode`` is ``"full"``, ``"user"``, which leaves out records without a name, or ``"legacy"``, whose header counts
-    all records as the user's; ``metrics`` adds the section ADVD as ``"default"`` or ``"comprehensive"`` does.
+    all records as the user's; layouts before 2d have none.  ``metrics`` adds the section ADVD, with what the original's
+    ``"default"`` or ``"comprehensive"`` configuration puts there.  The counts are filled in with every 500 records, by
+    ``flush`` and by ``close``, so the file must be seekable, unless a document or layout T is written.
     """
 
     format = "memscope"
 
     def __init__(
-        self, file: WritableFile, *, layout: str = "3c", mode: str = "full", metrics: Optional[str] = None
+        self, file: WritableFile, *, layout: str = "3c", mode: Optional[str] = None, metrics: Optional[str] = None
     ) -> None:
+        if layout not in MEMSCOPE_LAYOUTS:
+            raise ValueError(f"a layout is one of {', '.join(MEMSCOPE_LAYOUTS)}, not {layout!r}")
+        modes = ("full", "user", "legacy") if "2d" <= layout < "T" else (None,)
+        if mode not in (*modes, None):
+            raise ValueError(f"layout {layout} has no mode {mode!r}")
+        if metrics is not None and (metrics not in MEMSCOPE_METRICS_BITMAPS or not "2a" <= layout < "T"):
+            raise ValueError(f"layout {layout} has no metrics {metrics!r}")
+        self._set_layout(layout)
+        self._mode = mode or modes[0]
+        self._bitmap = MEMSCOPE_METRICS_BITMAPS[metrics] if metrics else None
+        self._lists: Tuple[List[bytes], List[bytes]] = ([], [])  # what the metrics will hold
+        self._document = False
+        self._begun = False
+        self._pieces: List[bytes] = []
+        self._total = self._named = 0
         super().__init__(file)
+
+    def _set_layout(self, layout: str) -> None:
+        self._layout = layout
+        self._fields = _memscope_fields(layout)
+        held = {name for name, _ in self._fields}
+        usual = Allocation._field_defaults
+        self._missing = {name: usual[name] for name in usual if name not in held and name != "raw"}
+
+    def allocation(self, ptr: int, size: int, timestamp_alloc: int, **fields: Any) -> None:
+        """Write an allocation; ``fields`` are those of Allocation, by name."""
+        self.write(Allocation(ptr, size, timestamp_alloc, **fields))
+
+    def write_all(self, records: Iterable[Allocation]) -> None:
+        """Write records in order; what the layout cannot hold is a ValueError or TypeError."""
+        if self._closed:
+            raise ValueError("the writer is closed")
+        self._write_start()
+        # Usual records are encoded here, everything else, and what is wrong, by _record_bytes.
+        encode = _memscope_encoder(self._layout)
+        pieces = self._pieces
+        user_only = self._mode == "user"
+        for record in records:
+            piece = encode(record) if type(record) is Allocation else None
+            if piece is None:
+                piece = self._record_bytes(record)
+            if record.var_name is not None:
+                self._named += 1
+            elif user_only:
+                continue
+            if self._bitmap is not None:
+                self._collect(record)
+            pieces.append(piece)
+            self._total += 1
+            if len(pieces) >= 500:
+                self._put()
+
+    def _record_bytes(self, record: Allocation) -> bytes:
+        """Any record; raises ValueError or TypeError for what cannot be one here."""
+        if not isinstance(record, Allocation):
+            raise TypeError(f"not a record of memscope: {record!r}")
+        if record.raw:
+            return bytes(memoryview(record.raw))
+        if self._layout == "T":
+            return _memscope_members(record, first=not self._total).encode()
+        for name, usual in self._missing.items():
+            if getattr(record, name) != usual:
+                raise ValueError(f"layout {self._layout} has no {name}")
+        if record.stack_trace is not None and not record.stack_trace:
+            raise ValueError("an empty stack_trace cannot be told from none")  # erratum 8
+        parts = []
+        for name, type in self._fields:
+            value = getattr(record, name)
+            if type == "?" + name and isinstance(value, str):
+                if self._document and self._layout == "2b":
+                    type = "?json"  # a file of layout 2a, which began like one of 2b
+                else:
+                    value = _memscope_from_json(type, record.slot(name))
+            elif type == "?json":
+                value = _memscope_json(value)
+            parts.append(
+                _memscope_write_value(name, type, () if value is None and type == "*sstr" else value, self._layout)
+            )
+        data = b"".join(parts)
+        return b"\1" + _U32.pack(_unsigned("Length", len(data), 32)) + data
+
+    def _collect(self, record: Allocation) -> None:
+        """Keep what the metrics say of a record."""
+        if record.lifetime_ms is not None:
+            metric = LifecycleMetric(record.ptr, record.lifetime_ms, record.lifecycle_tracking)
+            self._lists[0].append(_memscope_write_value("lifecycle", "lifecycle", metric, self._layout))
+        layout = record.slot_text("memory_layout")
+        if layout is not None:
+            metric_of_layout = JsonMetric(record.ptr, layout)
+            self._lists[1].append(_memscope_write_value("container", "container", metric_of_layout, self._layout))
+
+    def _header(self) -> bytes:
+        user, system, mode = self._named & 0xFFFF, self._total - (self._named & 0xFFFF) & 0xFFFF, self._mode == "full"
+        if self._mode == "legacy":
+            user, system = self._total & 0xFFFF, 0
+        version = int(self._layout[0])
+        start = (MEMSCOPE_MAGIC, version, self._total)
+        features = 3 if self._layout == "3c" and self._mode != "legacy" else 0
+        rest = {1: (), 2: (mode, user, system, 0, 0), 3: (mode, user, system, features, 0, 0, 0, 0)}
+        return _pack(_memscope_header(self._layout), (*start, *rest[version if self._mode else 1]))
+
+    def _begin(self, header: MemscopeHeader, tables: Mapping[str, Any]) -> None:
+        """Start with the header of a document; the tables are ``layout`` and ``string_block``."""
+        if self._closed or self._begun:
+            raise ValueError("a document is the first thing written")
+        layout = tables.get("layout")
+        if layout not in MEMSCOPE_LAYOUTS:
+            raise ValueError(f"the layout is one of {', '.join(MEMSCOPE_LAYOUTS)}, not {layout!r}")
+        start = b"" if layout == "T" else _memscope_write_header(header, layout)
+        if "2c" <= layout < "T":
+            block = tables.get("string_block")
+            start += _MEMSCOPE_NO_STRINGS if block is None else block
+        self._set_layout(layout)
+        self._mode = self._bitmap = None
+        self._document = self._begun = True
+        self._pieces.append(start)
+
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        """Write the metrics, or the end of T's list, and the tail."""
+        metrics = tables.get("advanced_metrics")
+        if metrics is not None:
+            self._pieces.append(bytes(memoryview(metrics.raw)) or _memscope_write_metrics(metrics, self._layout))
+        if self._layout == "T":
+            self._end_list(tables.get("text_end"))
+        self._put()
+        self._sink.write(tail)
+
+    def _write_start(self) -> None:
+        if not self._begun:
+            if self._layout != "T":
+                if not self._sink.seekable:
+                    raise ValueError("the counts are filled in later: the file must be seekable")
+                self._pieces.append(self._header() + (_MEMSCOPE_NO_STRINGS if self._layout >= "2c" else b""))
+            self._begun = True
+
+    def _put(self) -> None:
+        """Write the pieces, and the counts."""
+        self._sink.write(b"".join(self._pieces))
+        self._pieces.clear()
+        if not self._document and self._layout != "T":
+            self._sink.patch(0, self._header())
+
+    def _end_list(self, end: Optional[bytes]) -> None:
+        self._pieces.append((b"\n]" if self._total else b"[]") if end is None else end)
+
+    def flush(self) -> None:
+        """Hand what has been written to the operating system, with its counts."""
+        self._write_start()
+        self._put()
+        super().flush()
+
+    def _finish(self) -> None:
+        if self._document:
+            return
+        self._write_start()
+        if self._bitmap is not None:
+            data = b"".join([_U32.pack(len(entries)) + b"".join(entries) for entries in self._lists])
+            self._pieces.append(_pack(MEMSCOPE_METRICS, (b"ADVD", 16 + len(data), self._bitmap, 0)) + data)
+        if self._layout == "T":
+            self._end_list(None)
+        self._put()
+
+
+def _memscope_write_header(header: MemscopeHeader, layout: str) -> bytes:
+    """The bytes of a header; raises ValueError or TypeError for what its layout cannot hold."""
+    form = _memscope_header(layout)
+    names = [field.name for field in form.fields[1:]]
+    wrong = [name for name, value in header._asdict().items() if (value is None) != (name not in names)]
+    if wrong:
+        has = "a" if getattr(header, wrong[0]) is None else "no"
+        raise ValueError(f"a header of layout {layout} has {has} {wrong[0]}")
+    return _pack(form, (MEMSCOPE_MAGIC, *[getattr(header, name) for name in names]))
+
+
+def _memscope_write_metrics(metrics: AdvancedMetrics, layout: str) -> bytes:
+    parts = []
+    for bit, name in enumerate(_MEMSCOPE_LISTS):
+        entries = getattr(metrics, name)
+        if (entries is None) == bool(metrics.metrics_bitmap >> bit & 1):
+            raise ValueError(f"metrics_bitmap does not tell whether there is a list {name}")
+        if entries is not None:
+            parts.append(_memscope_write_value(name, "*" + name, entries, layout))
+    head = (b"ADVD", metrics.segment_size, metrics.metrics_bitmap, metrics.reserved)
+    return _pack(MEMSCOPE_METRICS, head) + b"".join(parts)
+
+
+def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> bytes:
+    """A value of any type; raises ValueError or TypeError, with its name, for what cannot be one."""
+    if type in ("u32", "u64"):
+        return _MEMSCOPE_FORMS[type].pack(_unsigned(name, value, int(type[1:])))
+    if type[0] == "?":
+        return b"\0" if value is None else b"\1" + _memscope_write_value(name, type[1:], value, layout)
+    if type[0] == "*":
+        parts = [_memscope_write_value(name, type[1:], item, layout) for item in value]
+        return _U32.pack(len(parts)) + b"".join(parts)
+    kind: Any = {"f64": float, "bool": bool, "flag": bool}.get(type) or _MEMSCOPE_CLASSES.get(type, str)
+    if not isinstance(value, kind) and not (type == "ostr" and value is None):
+        raise TypeError(f"{name} is not of type {kind.__name__}: {value!r}")
+    if type == "f64":
+        return _MEMSCOPE_FORMS[type].pack(value)
+    if kind is bool:
+        return b"\1" if value else b"\0"
+    if type in _MEMSCOPE_STRUCTURES:
+        fields = _MEMSCOPE_STRUCTURES[type]
+        return b"".join([_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields])
+    if type in _MEMSCOPE_CHOICES:
+        names = [choice for choice, _ in _MEMSCOPE_CHOICES[type]]
+        choice = value if kind is str else value.kind
+        if choice not in names:
+            raise ValueError(f"{name} is one of {', '.join(names)}, not {choice!r}")
+        fields = _MEMSCOPE_CHOICES[type][names.index(choice)][1]
+        held = [field for field, _ in fields]
+        for field, usual in () if kind is str else value._field_defaults.items():
+            if field not in ("kind", *held) and getattr(value, field) != usual:
+                raise ValueError(f"{name} of kind {choice} has no {field}")
+        parts = [_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields]
+        return bytes([names.index(choice)]) + b"".join(parts)
+    if value is None:
+        return _U32.pack(_MEMSCOPE_NULL if layout >= "2c" else 0)
+    data = _encode_text(value)
+    if layout >= "2c":
+        if len(data) == _MEMSCOPE_REFERENCE and type not in ("pstr", "plain_json"):
+            raise ValueError(f"{name} is of 65535 bytes, which cannot be told from a reference")  # memscope 12
+    elif type == "ostr" and not data:
+        raise ValueError(f"an empty {name} cannot be told from none in layout {layout}")  # erratum 8
+    return _U32.pack(_unsigned(f"the size of {name}", len(data), 32)) + data
+
+
+def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
+    """What gives the bytes of a usual record, and None for an unusual one, as all are in layouts before 2b."""
+    if not "2b" <= layout < "T":
+        return lambda _record: None
+    borrows = layout >= "3b"
+    start = struct.Struct("<BIQQQ").pack
+    time = struct.Struct("<BQ").pack
+    state = struct.Struct("<IIBB").pack
+    state_alive = struct.Struct("<IIBBQ").pack
+    borrowed = struct.Struct("<BIIIB").pack
+    borrowed_at = struct.Struct("<BIIIBQ").pack
+    cloned = struct.Struct("<BIBB").pack
+    cloned_from = struct.Struct("<BIBBQ").pack
+    bare = (*(None,) * 16, b"")  # from smart_pointer_info on
+    absent = bytes(14)
+    names: Dict[Optional[str], bytes] = {}
+    none = _U32.pack(_MEMSCOPE_NULL if layout >= "2c" else 0)
+
+    def encode(record: Any) -> Optional[bytes]:
+        ptr, size, alloc, dealloc, name, kind, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
+        rest = record[15:]
+        if stack is not None or type(thread) is not str or type(leaked) is not bool:
+            return None
+        try:
+            data = b""
+            for text in (name, kind, scope, thread):
+                piece = names.get(text) or keep(text)
+                if not piece:
+                    return None
+                data += piece
+            if lifetime is None:
+                data += state(0, borrow_count, leaked, 0)
+            else:
+                data += state_alive(0, borrow_count, leaked, 1, lifetime)
+            if borrows:
+                borrow, clone, owned = record[12:15]
+                if borrow is None:
+                    data += b"\0"
+                else:
+                    immutable, mutable, most, last = borrow
+                    if last is None:
+                        data += borrowed(1, immutable, mutable, most, 0)
+                    else:
+                        data += borrowed_at(1, immutable, mutable, most, 1, last)
+                if clone is None:
+                    data += b"\0"
+                else:
+                    times, is_clone, original = clone
+                    if type(is_clone) is not bool:
+                        return None
+                    if original is None:
+                        data += cloned(1, times, is_clone, 0)
+                    else:
+                        data += cloned_from(1, times, is_clone, 1, original)
+                if type(owned) is not bool:
+                    return None
+                data += b"\1" if owned else b"\0"
+            elif record[12:15] != (None, None, False):
+                return None
+            if rest == bare:
+                data += absent
+            else:
+                pointer, memory, *slots, drop, path, raw = rest
+                if raw or drop is not None or path is not None or type(pointer) is str or type(memory) is str:
+                    return None
+                data += _memscope_write_value("smart_pointer_info", "?smart_pointer_info", pointer, layout)
+                data += _memscope_write_value("memory_layout", "?memory_layout", memory, layout)
+                data += b"".join([b"\0" if slot is None else b"\1" + sized(slot) for slot in slots])
+            if dealloc is None:
+                return start(1, 25 + len(data), ptr, size, alloc) + b"\0" + data
+            return start(1, 33 + len(data), ptr, size, alloc) + time(1, dealloc) + data
+        except (struct.error, TypeError, ValueError):
+            return None  # _record_bytes tells what is wrong
+
+    def keep(text: Optional[str]) -> bytes:
+        """The bytes of a name, kept for the next of its like; none of an unusual one."""
+        if len(names) > 4096:
+            names.clear()
+        if text is None:
+            return none
+        piece = sized(text)
+        usual = len(piece) > 4 or layout >= "2c"
+        return names.setdefault(text, piece) if usual else b""
+
+    def sized(text: str) -> bytes:
+        data = _encode_text(text)
+        if len(data) == _MEMSCOPE_REFERENCE:
+            raise ValueError("a text of 65535 bytes")
+        return _U32.pack(len(data)) + data
+
+    return encode
 
 
 # ---- memscope: semantics
