@@ -48,6 +48,7 @@ from memformats import (
     MlyzeHeader,
     MlyzeRecord,
     ProfHeader,
+    RefCount,
     SmartPointer,
     Thread,
 )
@@ -646,6 +647,7 @@ def prof_work(sample: Sample) -> Iterator[Way]:
 # ==== memscope =========================================================================================
 
 SLOTS = 12  # of JSON text, which the sample has none of
+POINTERS = ("Rc", "Arc", "RcWeak", "ArcWeak", "Box")
 
 
 def make_memscope(count: int) -> bytes:
@@ -704,6 +706,7 @@ def naive_memscope(_tables: Tables) -> Read:
         def optional(code: str) -> Optional[int]:
             return number(code) if number("B") else None
 
+        make: Any = Allocation
         while file.read(1):
             number("I")
             ptr, size, time, freed = number("Q"), number("Q"), number("Q"), optional("Q")
@@ -717,9 +720,9 @@ def naive_memscope(_tables: Tables) -> Read:
             if number("B"):
                 start = number("Q"), optional("Q"), numbers("Q"), numbers("QQQ")
                 flags = optional("Q"), number("B") == 1, number("B") == 1, number("B") == 1
-                pointer = SmartPointer(*start, *flags, ("Rc", "Arc", "RcWeak", "ArcWeak", "Box")[number("B")])
+                pointer = SmartPointer._make((*start, *flags, POINTERS[number("B")]))
             objects = [text() if number("B") else None for _ in range(1 + SLOTS)]
-            yield Allocation(ptr, size, time, freed, *names, stack, *state, borrow, clone, owned, pointer, *objects)
+            yield make(ptr, size, time, freed, *names, stack, *state, borrow, clone, owned, pointer, *objects)
 
     return read
 
@@ -774,21 +777,24 @@ def construct_memscope(*, compiled: bool) -> Read:
     return read
 
 
-def allocation_of(one: Any) -> Allocation:
+def allocation_of(one: Any) -> Any:
     """A record of what the declaration gives."""
     borrow, clone, pointer = one.borrow.value, one.clone.value, one.pointer.value
     names = [None if name.value is None else name.value.decode() for name in one.names]
     stack = tuple([frame.decode() for frame in one.stack]) or None
-    made = pointer and SmartPointer(
-        pointer.data_ptr,
-        pointer.cloned_from.value,
-        tuple(pointer.clones),
-        tuple(map(tuple, pointer.history)),
-        pointer.weak_count.value,
-        *[flag == 1 for flag in pointer.flags],
-        ("Rc", "Arc", "RcWeak", "ArcWeak", "Box")[pointer.kind],
+    make: Any = Allocation
+    made = pointer and SmartPointer._make(
+        (
+            pointer.data_ptr,
+            pointer.cloned_from.value,
+            tuple(pointer.clones),
+            tuple([RefCount._make(counts) for counts in pointer.history]),
+            pointer.weak_count.value,
+            *[flag == 1 for flag in pointer.flags],
+            POINTERS[pointer.kind],
+        )
     )
-    return Allocation(
+    return make(
         one.ptr,
         one.size,
         one.time,
@@ -799,7 +805,7 @@ def allocation_of(one: Any) -> Allocation:
         one.borrow_count,
         one.leaked != 0,
         one.lifetime.value,
-        borrow and BorrowInfo(*borrow.counts, borrow.last.value),
+        borrow and BorrowInfo._make((*borrow.counts, borrow.last.value)),
         clone and CloneInfo(clone.clones, clone.is_clone != 0, clone.original.value),
         one.owned != 0,
         made,
@@ -862,7 +868,7 @@ def naive_write_memscope(file: IO[bytes], records: Items, _header: Any, _tables:
             optional("Q", pointer.weak_count)
             for flag in pointer[5:8]:
                 number("B", flag)
-            number("B", ("Rc", "Arc", "RcWeak", "ArcWeak", "Box").index(pointer.pointer_type))
+            number("B", POINTERS.index(pointer.pointer_type))
         for slot in record[16:29]:
             number("B", slot is not None)
             if slot is not None:
@@ -889,6 +895,10 @@ def memscope_options(*, like_upstream: bool) -> argparse.Namespace:
     return argparse.Namespace(like_upstream=like_upstream, layout=None, timestamp=0, scratch=io.BytesIO)
 
 
+def exhausted(run: Callable[[Any], Iterable[Any]]) -> Callable[[Any], object]:
+    return lambda subject: exhaust(run(subject))
+
+
 def memscope_work(sample: Sample) -> Iterator[Way]:
     """The conversions."""
     for upstream in True, False:
@@ -900,7 +910,7 @@ def memscope_work(sample: Sample) -> Iterator[Way]:
             ("HTML", memformats._memscope_to_html),
         ):
             run = functools.partial(convert, options=options)
-            yield Way(f"memformats {name}{like}", sample.reader, lambda reader, run=run: exhaust(run(reader)))
+            yield Way(f"memformats {name}{like}", sample.reader, exhausted(run))
 
 
 def memscope_exports(sample: Sample) -> Iterator[Way]:
