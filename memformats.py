@@ -10140,12 +10140,12 @@ def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
         for name, value in zip(counts, record[12:31]):
             if value:
                 counts[name] += 1
-    left = len(reader.tail)
-    yield (
-        "version",
-        f"{reader.header.version}, layout {reader.layout}" if reader.layout != "T" else "layout T, JSON text",
-    )
-    yield "kind", memscope_description(reader.header, reader._source.position - left)
+    _ = reader.tail  # with it the whole file has been read
+    if reader.layout == "T":
+        yield "version", "layout T, JSON text"
+    else:
+        yield "version", f"{reader.header.version}, layout {reader.layout}"
+        yield "kind", memscope_description(reader.header, reader._source.position)
     yield "records", f"{records:,}: {named:,} named, {freed:,} freed, {leaked:,} leaked; {_size(total)} in all"
     if records:
         lasts = prof_duration_text(last - first, 3)

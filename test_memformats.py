@@ -5899,6 +5899,10 @@ def test_memscope_info(demo_snapshot: Path, tmp_path: Path) -> None:
     path = tmp_path / "file.memscope"
     path.write_bytes(memscope_written(MEMSCOPE_RECORDS, metrics="default"))
     assert "  metrics     ADVD, bitmap 0x23: lifecycle 2, container 0, type_usage 0\n" in cli("info", path).text
+    path.write_bytes(path.read_bytes() + b"x" * 4096)
+    size = path.stat().st_size
+    assert 4096 < size < 5120
+    assert "  kind        Full binary (3 total allocations: 2 user + 1 system, 4 KB)\n" in cli("info", path).text
     path.write_bytes(memscope_written([]))
     assert "allocated" not in cli("info", path).text
     path.write_bytes(memscope_written([mf.Allocation(1, 2, 3, thread_id=f"t{number}") for number in range(9)], "1a"))
