@@ -883,6 +883,7 @@ class Snapshot:
     """Records in memory, for what takes them from a reader."""
 
     layout = "3c"
+    problems = ()
 
     def __init__(self, records: Sequence[Allocation]) -> None:
         self.records = records
