@@ -9180,6 +9180,7 @@ def _prof_switches_json(tree: ProfTree) -> List[str]:
 
 
 _MEMSCOPE_KEPT = "\ud800"  # around the digits of a float that Python would write in another way; no UTF-8 gives it
+_MEMSCOPE_DEPTH = 127  # levels of objects and lists in each other that upstream's JSON library takes
 _MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
 _memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string, as upstream writes it
 
@@ -9192,10 +9193,14 @@ def _memscope_digits(digits: str) -> Union[float, str]:
 def _memscope_again(text: str, **form: Any) -> str:
     """JSON text in another form, one of ``json.dumps``; its numbers stay.  Raises ValueError for what is no JSON."""
     digits = None if "\\ud800" in text.lower() else _memscope_digits  # no text of upstream's has such an escape
-    try:
-        made = json.dumps(_parse_json(text, digits), ensure_ascii=False, allow_nan=False, **form)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    value = _parse_json(text, digits)
+    level = [value] if text.count("[") + text.count("{") > _MEMSCOPE_DEPTH else []
+    for _ in range(_MEMSCOPE_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [one for items in inner for one in items]
+    if any(isinstance(one, (dict, list)) for one in level):
+        raise ValueError("nested too deeply")
+    made = json.dumps(value, ensure_ascii=False, allow_nan=False, **form)
     return made if digits is None else made.replace(f'"{_MEMSCOPE_KEPT}', "").replace(f'{_MEMSCOPE_KEPT}"', "")
 
 
