@@ -9206,11 +9206,12 @@ def _memscope_again(text: str, **form: Any) -> str:
 
 def _memscope_part(name: str, value: Any, form: Mapping[str, Any], *, upstream: bool) -> str:
     """An object of a record as JSON; where a slot holds none, upstream refuses the file, and ours gives a string."""
+    if isinstance(value, SmartPointer):  # which many records have
+        history = [counts._asdict() for counts in value.ref_count_history]
+        return json.dumps({**value._asdict(), "ref_count_history": history}, **form)
     text = _memscope_json(value)
     if text is None:
         return "null"
-    if form is _MEMSCOPE_COMPACT and isinstance(value, SmartPointer):
-        return text
     try:
         return _memscope_again(text, **form)
     except ValueError as error:
@@ -9349,7 +9350,7 @@ def _memscope_to_html(reader: MemscopeReader, options: _Options) -> Iterator[byt
 
 
 MEMSCOPE_FILES = ("memory_analysis", "lifetime", "performance", "unsafe_ffi", "complex_types")
-_MEMSCOPE_TYPE_OBJECTS = (  # that complex_types shows
+_MEMSCOPE_TYPE_OBJECTS = (  # that complex_types shows, in its order
     "dynamic_type_info",
     "generic_info",
     "generic_instantiation",
@@ -9392,9 +9393,9 @@ def _memscope_type_item(
     record: Allocation, type_text: str, var_text: str, form: Any, *, stand_ins: bool, upstream: bool
 ) -> str:
     """An item of complex_types; for objects that the record lacks, null or what upstream puts there."""
-    absent = ("null",) * 7
+    absent = ["null"] * 7
     if stand_ins:
-        absent = (
+        absent = [
             f'{{"runtime_type":{type_text},"type":"static"}}',
             '{"generic_type":"none","type_parameters":[]}',
             '{"instantiation":"none","parameters":[]}',
@@ -9402,12 +9403,14 @@ def _memscope_type_item(
             '{"ref_count":0,"type":"none"}',
             '{"inheritance":"none","relationships":[]}',
             '{"usage_count":1,"usage_pattern":"single"}',
-        )
-    dynamic, generic, instance, layout, pointer, relations, usage = [
-        other if value is None else _memscope_part(name, value, form, upstream=upstream)
-        for name, other in zip(_MEMSCOPE_TYPE_OBJECTS, absent)
-        for value in (getattr(record, name),)
-    ]
+        ]
+    values = record[18], record[17], record[23], record[16], record[15], record[24], record[25]
+    if values.count(None) < len(values):
+        absent = [
+            other if value is None else _memscope_part(name, value, form, upstream=upstream)
+            for name, value, other in zip(_MEMSCOPE_TYPE_OBJECTS, values, absent)
+        ]
+    dynamic, generic, instance, layout, pointer, relations, usage = absent
     return (
         f'{{"dynamic_type_info":{dynamic},"generic_info":{generic},"generic_instantiation":{instance}'
         f',"memory_layout":{layout},"ptr":"{record.ptr:#x}","size":{record.size},"smart_pointer_info":{pointer}'
