@@ -6841,13 +6841,14 @@ def _explain_memscope(walk: _Walk) -> Iterator[None]:
         walk.problem("reserved bytes are not 0")
     yield
     texts = _explain_memscope_strings(walk) if layouts[0] >= "2c" else []
-    named = 0
+    named, stepped_over = 0, False
     for number in range(header["total_count"]):
         yield
         left = header["total_count"] - number - 1
         layouts, has_name = _explain_memscope_record(walk, number, layouts, texts, left)
-        named += has_name
-    if "export_mode" in header:
+        named += has_name is True
+        stepped_over = stepped_over or has_name is None
+    if "export_mode" in header and not stepped_over:
         mode = (named & 0xFFFF, header["total_count"] - (named & 0xFFFF) & 0xFFFF)
         counts = (header["user_count"], header["system_count"])
         if counts not in (mode, (header["total_count"] & 0xFFFF, 0)):
@@ -6868,11 +6869,11 @@ def _explain_memscope_strings(walk: _Walk) -> List[str]:
         raise walk.fault("neither NONE nor STBL", walk.offset, "string_block.marker", marker.hex(" "))
     size = walk.layout(MEMSCOPE_STRINGS, "string_block.")["size"]
     start = walk.offset
-    texts: List[str] = []
+    texts: Dict[str, None] = {}
     if marker == b"NONE":
         if size:
             walk.problem("the size of NONE is not 0")
-        return texts
+        return []
     if not size:
         raise walk.fault("an STBL of no bytes", walk.offset - 4, "string_block.size")
     walk.fixed("string_block.compressed", "B", "never used")
@@ -6881,46 +6882,43 @@ def _explain_memscope_strings(walk: _Walk) -> List[str]:
             text = _explain_memscope_value(walk, "value", "pstr", "", [])
             if text in texts:  # erratum 4: which moves those after it down by one
                 walk.problem("a string that stands there already", "value_length")
-            else:
-                texts.append(text)
+            texts[text] = None
     if size != walk.offset - start:
         walk.problem("size is not that of the strings", "string_block.size")
-    return texts
+    return [*texts]
 
 
 def _explain_memscope_record(
     walk: _Walk, number: int, layouts: Tuple[str, ...], texts: Sequence[str], left: int
-) -> Tuple[Tuple[str, ...], bool]:
-    """A record of one of the layouts; returns those it fits, and whether it has a name."""
+) -> Tuple[Tuple[str, ...], Optional[bool]]:
+    """A record of one of the layouts; returns those it fits, and whether it has a name; None if it is stepped over."""
     start = walk.offset
     head = walk.data[start : start + 5]
     where = f"allocations[{number}]."
-    if head and head[0] != 1:
-        raise walk.fault("not a record: its type is not 1", start, where + "type", str(head[0]))
     stop = start + 5 + int.from_bytes(head[1:], "little")
     trials: Dict[str, Tuple[int, Optional[FormatError]]] = {}
     for layout in layouts:
         whole = _explain_memscope_trial(walk, where, layout, texts, stop)
         trials[layout] = whole if whole[0] == stop else _explain_memscope_trial(walk, where, layout, texts, None)
     follows = [
-        layout
-        for layout in layouts
-        if trials[layout][0] > 0 and _explain_memscope_follows(walk, trials[layout][0], layout, left)
+        one for one in layouts if trials[one][0] > 0 and _explain_memscope_follows(walk, trials[one][0], one, left)
     ]
     exact = tuple(layout for layout in layouts if trials[layout] == (stop, None))
-    layouts = exact or tuple(layout for layout in layouts if layout in follows) or layouts
+    layouts = exact or tuple(follows) or layouts
     layout = layouts[0]
     end, error = trials[layout]
     at_length = stop <= len(walk.data) and _explain_memscope_follows(walk, stop, layout, left)
-    too_long = error is None and end > stop and layout not in follows and at_length
+    too_long = error is None and end > stop and not follows and at_length
     if too_long:
         detail = f"{stop - start - 5}, less than {end - start - 5}"
         error = walk.fault("Length is not that of the record", start + 1, where + "length", detail)
     if error is not None and at_length and walk.recover:
         walk.unread(error, stop)
-        return layouts, False
+        return layouts, None
     walk._indexes["allocations"] = number - 1  # also after records that were stepped over
     with walk.record("allocations"):
+        if error is not None and error.where == where + "type":
+            raise error
         walk.fixed("type", "B")
         walk.fixed("length", "I", "bytes after this field")
         name = None
@@ -6931,7 +6929,7 @@ def _explain_memscope_record(
         if too_long and error is not None:
             raise error
         if walk.offset != stop:
-            if layout not in follows and at_length:
+            if not follows and at_length:
                 walk.take("rest", stop - walk.offset, "bytes")
             walk.problem("Length is not that of the record", "length")
     return layouts, name is not None
@@ -6946,6 +6944,8 @@ def _explain_memscope_trial(
     trial._prefix = where
     trial.offset = 0 if stop else start
     try:
+        if walk.data[start : start + 1] not in (b"", b"\1"):
+            raise trial.fault("not a record: its type is not 1", start, "type", str(walk.data[start]))
         trial.fixed("type", "B")
         trial.fixed("length", "I")
         for field, type in _memscope_fields(layout):
@@ -7204,15 +7204,15 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         layout = _memscope_header(self.layout)
         names = [field.name for field in layout.fields[1:]]
         self.header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
-        if (self.header.export_mode or 0) > 1:
-            fields.problem("export_mode is neither 0 nor 1", 16, "export_mode", str(self.header.export_mode))
-        for name, place in ("reserved", 21 if self.layout == "2d" else 28), ("padding", layout.size - 2):
-            if getattr(self.header, name):
-                fields.problem("reserved bytes are not 0", place, name, str(getattr(self.header, name)))
         self._at = layout.size
         if self.layout >= "2c":
             block = self._whole(self._read_strings)
             self._string_block = None if block == _MEMSCOPE_NO_STRINGS else block
+        if (self.header.export_mode or 0) > 1:
+            self._problems.add("export_mode is neither 0 nor 1", 16, "export_mode", str(self.header.export_mode))
+        for name, place in ("reserved", 21 if self.layout == "2d" else 28), ("padding", layout.size - 2):
+            if getattr(self.header, name):
+                self._problems.add("reserved bytes are not 0", place, name, str(getattr(self.header, name)))
         if self.header.total_count:
             self._judge(0)
 
@@ -7276,6 +7276,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         return data
 
     def _read_strings(self, fields: _MemscopeFields) -> None:
+        texts: Dict[str, None] = {}
         self.strings = []
         marker = fields.data[fields.at : fields.at + 4]
         if len(marker) == 4 and marker not in _MEMSCOPE_MARKERS:
@@ -7292,11 +7293,11 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         for place in range(fields.fixed("string_block.strings_count", _U32)):
             at = fields.at
             text = fields.value(f"string_block.strings[{place}].value", "pstr")
-            if text in self.strings:
+            if text in texts:
                 name = f"string_block.strings[{place}].value_length"
                 fields.problem("a string that stands there already", at, name)
-            else:
-                self.strings.append(text)
+            texts[text] = None
+        self.strings = [*texts]
         if size != fields.at - start:
             fields.problem("size is not that of the strings", start - 4, "string_block.size", str(size))
 
@@ -7310,6 +7311,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         size_at = _U32.unpack_from
         total = self.header.total_count
         number = named = 0
+        stepped_over = False
         try:
             while number < total:
                 decode = self._decoder()
@@ -7332,10 +7334,13 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 if number < total:
                     one = self._read_exactly(number)
                     number += 1
-                    if one is not None:
+                    if one is None:
+                        stepped_over = True
+                    else:
                         named += one.var_name is not None
                         yield one
-            self._check_counts(named)
+            if not stepped_over:
+                self._check_counts(named)
             if self._have(4) and self._data[self._at : self._at + 4] == b"ADVD" and self.layout >= "2a":
                 self._read_metrics()
             tail = self._data[self._at :] + self._source.rest()
