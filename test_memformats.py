@@ -5772,14 +5772,14 @@ def test_memscope_oracle_on_small_files() -> None:
                 check_readings(data[:size], "memscope")
 
 
+# ---- memscope: conversions
+
+
 def memscope_written(records: Sequence[mf.Allocation], layout: str = "3c", **options: Any) -> bytes:
     file = io.BytesIO()
     with mf.MemscopeWriter(file, layout=layout, **options) as writer:
         writer.write_all(records)
     return file.getvalue()
-
-
-# ---- memscope: conversions
 
 
 def rust_json(value: Any, *, sort: bool = False) -> str:
