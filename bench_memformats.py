@@ -34,7 +34,10 @@ from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
 import memformats
 from memformats import (
     Alloc,
+    Allocation,
     Block,
+    BorrowInfo,
+    CloneInfo,
     Descriptor,
     Frame,
     Free,
@@ -45,6 +48,8 @@ from memformats import (
     MlyzeHeader,
     MlyzeRecord,
     ProfHeader,
+    RefCount,
+    SmartPointer,
     Thread,
 )
 
@@ -74,7 +79,8 @@ class Bench(NamedTuple):
 
     ``make`` gives a file of so many records, ``writer`` takes header and tables, ``body`` tells from the header
     where the records are, ``settle`` gives the records of a peer what hangs on header and tables, ``naive_write``
-    is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked.
+    is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked, and
+    ``more_writing`` what else writes.
     """
 
     make: Callable[[int], bytes]
@@ -85,6 +91,7 @@ class Bench(NamedTuple):
     naive_write: Callable[..., None]
     analyse: Callable[[Any], object]
     more: Callable[[Sample], Iterable[Way]] = lambda _: ()
+    more_writing: Callable[[Sample], Iterable[Way]] = lambda _: ()
 
 
 class Sample:
@@ -637,6 +644,291 @@ def prof_work(sample: Sample) -> Iterator[Way]:
     )
 
 
+# ==== memscope =========================================================================================
+
+SLOTS = 12  # of JSON text, which the sample has none of
+POINTERS = ("Rc", "Arc", "RcWeak", "ArcWeak", "Box")
+
+
+def make_memscope(count: int) -> bytes:
+    """A snapshot as a tracker writes it: three in five have a name, one in five is a smart pointer."""
+    chance = random.Random(count)
+    file = io.BytesIO()
+    types = [f"alloc::vec::Vec<app::module_{number}::Item>" for number in range(30)]
+    start = 1_764_979_200_000_000_000
+    with open_memscope(file, None, {}) as writer:
+        for number in range(count):
+            now = start + 1700 * number
+            place = 0x5589_A500_0000 + 0x40 * number
+            named = chance.random() < 0.6
+            pointer = None
+            if named and number % 3 == 0:
+                pointer = SmartPointer(place, weak_count=0, is_data_owner=True)
+            writer.write(
+                Allocation(
+                    place,
+                    chance.choice((24, 48, 64, 96, 1000, 4096, 70_000)),
+                    now,
+                    None,
+                    f"variable_{number % 5000}" if named else None,
+                    chance.choice(types) if named else None,
+                    None,
+                    f"ThreadId({1 + number % 7})",
+                    lifetime_ms=1,
+                    borrow_info=BorrowInfo(4, 2, 3, now + 800_000),
+                    clone_info=CloneInfo(),
+                    ownership_history_available=True,
+                    smart_pointer_info=pointer,
+                )
+            )
+    return file.getvalue()
+
+
+def open_memscope(file: IO[bytes], _header: Any, _tables: Tables) -> memformats.MemscopeWriter:
+    """A writer of today's layout, full mode."""
+    return memformats.MemscopeWriter(file)
+
+
+def naive_memscope(_tables: Tables) -> Read:
+    """A read for each field of layout 3c, without memory layouts."""
+
+    def read(file: IO[bytes]) -> Items:
+        def number(code: str) -> int:
+            return int(struct.unpack("<" + code, file.read(struct.calcsize("<" + code)))[0])
+
+        def text() -> Optional[str]:
+            size = number("I")
+            return None if size == 0xFFFFFFFE else file.read(size).decode("utf-8", "surrogateescape")
+
+        def numbers(code: str) -> Tuple[int, ...]:
+            return tuple([number(code) for _ in range(number("I"))])
+
+        def optional(code: str) -> Optional[int]:
+            return number(code) if number("B") else None
+
+        make: Any = Allocation
+        while file.read(1):
+            number("I")
+            ptr, size, time, freed = number("Q"), number("Q"), number("Q"), optional("Q")
+            names = text(), text(), text(), text() or ""
+            stack = tuple([text() or "" for _ in range(number("I"))]) or None
+            state = number("I"), number("B") != 0, optional("Q")
+            borrow = BorrowInfo(number("I"), number("I"), number("I"), optional("Q")) if number("B") else None
+            clone = CloneInfo(number("I"), number("B") != 0, optional("Q")) if number("B") else None
+            owned = number("B") != 0
+            pointer = None
+            if number("B"):
+                start = number("Q"), optional("Q"), numbers("Q"), numbers("QQQ")
+                flags = optional("Q"), number("B") == 1, number("B") == 1, number("B") == 1
+                pointer = SmartPointer._make((*start, *flags, POINTERS[number("B")]))
+            objects = [text() if number("B") else None for _ in range(1 + SLOTS)]
+            yield make(ptr, size, time, freed, *names, stack, *state, borrow, clone, owned, pointer, *objects)
+
+    return read
+
+
+def construct_memscope(*, compiled: bool) -> Read:
+    """A declaration of layout 3c, without memory layouts; text as bytes."""
+    c: Any = importlib.import_module("construct")
+    u8, u32, u64 = c.Int8ul, c.Int32ul, c.Int64ul
+
+    def optional(inner: Any) -> Any:
+        return c.Struct("flag" / u8, "value" / c.If(c.this.flag == 1, inner))
+
+    text = c.Struct("size" / u32, "value" / c.If(c.this.size != 0xFFFFFFFE, c.Bytes(c.this.size)))
+    plain = c.Prefixed(u32, c.GreedyBytes)
+    pointer = c.Struct(
+        "data_ptr" / u64,
+        "cloned_from" / optional(u64),
+        "clones" / c.PrefixedArray(u32, u64),
+        "history" / c.PrefixedArray(u32, u64[3]),
+        "weak_count" / optional(u64),
+        "flags" / u8[3],
+        "kind" / u8,
+    )
+    record = c.Struct(
+        "type" / u8,
+        "length" / u32,
+        "ptr" / u64,
+        "size" / u64,
+        "time" / u64,
+        "freed" / optional(u64),
+        "names" / text[3],
+        "thread" / plain,
+        "stack" / c.PrefixedArray(u32, plain),
+        "borrow_count" / u32,
+        "leaked" / u8,
+        "lifetime" / optional(u64),
+        "borrow" / optional(c.Struct("counts" / u32[3], "last" / optional(u64))),
+        "clone" / optional(c.Struct("clones" / u32, "is_clone" / u8, "original" / optional(u64))),
+        "owned" / u8,
+        "pointer" / optional(pointer),
+        "objects" / optional(plain)[1 + SLOTS],
+    )
+    if compiled:
+        record = record.compile()
+
+    def read(file: IO[bytes]) -> Items:
+        end = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        while file.tell() < end:
+            yield record.parse_stream(file)
+
+    return read
+
+
+def allocation_of(one: Any) -> Any:
+    """A record of what the declaration gives."""
+    borrow, clone, pointer = one.borrow.value, one.clone.value, one.pointer.value
+    names = [None if name.value is None else name.value.decode() for name in one.names]
+    stack = tuple([frame.decode() for frame in one.stack]) or None
+    make: Any = Allocation
+    made = pointer and SmartPointer._make(
+        (
+            pointer.data_ptr,
+            pointer.cloned_from.value,
+            tuple(pointer.clones),
+            tuple([RefCount._make(counts) for counts in pointer.history]),
+            pointer.weak_count.value,
+            *[flag == 1 for flag in pointer.flags],
+            POINTERS[pointer.kind],
+        )
+    )
+    return make(
+        one.ptr,
+        one.size,
+        one.time,
+        one.freed.value,
+        *names,
+        one.thread.decode(),
+        stack,
+        one.borrow_count,
+        one.leaked != 0,
+        one.lifetime.value,
+        borrow and BorrowInfo._make((*borrow.counts, borrow.last.value)),
+        clone and CloneInfo(clone.clones, clone.is_clone != 0, clone.original.value),
+        one.owned != 0,
+        made,
+        *[value.value and value.value.decode() for value in one.objects],
+    )
+
+
+def naive_write_memscope(file: IO[bytes], records: Items, _header: Any, _tables: Tables) -> None:
+    """A write per field; the size of a record is patched in when it is known."""
+
+    def number(code: str, value: int) -> None:
+        file.write(struct.pack("<" + code, value))
+
+    def optional(code: str, value: Optional[int]) -> None:
+        number("B", value is not None)
+        if value is not None:
+            number(code, value)
+
+    def text(value: Optional[str]) -> None:
+        data = b"" if value is None else value.encode("utf-8", "surrogateescape")
+        number("I", 0xFFFFFFFE if value is None else len(data))
+        file.write(data)
+
+    for record in records:
+        number("B", 1)
+        start = file.tell() + 4
+        for code, value in zip("IQQQ", (0, *record[:3])):
+            number(code, value)
+        optional("Q", record.timestamp_dealloc)
+        for name in record[4:8]:
+            text(name)
+        number("I", len(record.stack_trace or ()))
+        for frame in record.stack_trace or ():
+            text(frame)
+        number("I", record.borrow_count)
+        number("B", record.is_leaked)
+        optional("Q", record.lifetime_ms)
+        number("B", record.borrow_info is not None)
+        if record.borrow_info is not None:
+            for count in record.borrow_info[:3]:
+                number("I", count)
+            optional("Q", record.borrow_info[3])
+        number("B", record.clone_info is not None)
+        if record.clone_info is not None:
+            number("I", record.clone_info[0])
+            number("B", record.clone_info[1])
+            optional("Q", record.clone_info[2])
+        number("B", record.ownership_history_available)
+        pointer = record.smart_pointer_info
+        number("B", pointer is not None)
+        if pointer is not None:
+            number("Q", pointer.data_ptr)
+            optional("Q", pointer.cloned_from)
+            number("I", len(pointer.clones))
+            for clone in pointer.clones:
+                number("Q", clone)
+            number("I", len(pointer.ref_count_history))
+            for counts in pointer.ref_count_history:
+                file.write(struct.pack("<3Q", *counts))
+            optional("Q", pointer.weak_count)
+            for flag in pointer[5:8]:
+                number("B", flag)
+            number("B", POINTERS.index(pointer.pointer_type))
+        for slot in record[16:29]:
+            number("B", slot is not None)
+            if slot is not None:
+                text(slot)
+        end = file.tell()
+        file.seek(start - 4)
+        number("I", end - start)
+        file.seek(end)
+
+
+class Snapshot:
+    """Records in memory, for what takes them from a reader."""
+
+    layout = "3c"
+    problems = ()
+
+    def __init__(self, records: Sequence[Allocation]) -> None:
+        self.records = records
+
+    def __iter__(self) -> Iterator[Allocation]:
+        return iter(self.records)
+
+
+def memscope_options(*, like_upstream: bool) -> argparse.Namespace:
+    return argparse.Namespace(like_upstream=like_upstream, layout=None, timestamp=0, scratch=io.BytesIO)
+
+
+def exhausted(run: Callable[[Any], Iterable[Any]]) -> Callable[[Any], object]:
+    return lambda subject: exhaust(run(subject))
+
+
+def memscope_work(sample: Sample) -> Iterator[Way]:
+    """The conversions."""
+    for upstream in True, False:
+        options = memscope_options(like_upstream=upstream)
+        like = " like upstream" * upstream
+        for name, convert in (
+            ("JSON", memformats._memscope_to_json),
+            ("five files", memformats._memscope_to_json5),
+            ("HTML", memformats._memscope_to_html),
+        ):
+            run = functools.partial(convert, options=options)
+            yield Way(f"memformats {name}{like}", sample.reader, exhausted(run))
+
+
+def memscope_exports(sample: Sample) -> Iterator[Way]:
+    """The guide's claims: writing the records as JSON instead, and json.dumps alone of the same objects."""
+    options = memscope_options(like_upstream=True)
+    snapshot: Any = Snapshot(sample.records)
+    whole = b"".join(memformats._memscope_to_json(snapshot, options))
+    size = f"{len(whole) / len(sample.data):.1f} times the size"
+    yield Way(
+        f"JSON export, {size}",
+        io.BytesIO,
+        lambda file: file.writelines(memformats._memscope_to_json(snapshot, options)),
+    )
+    objects = json.loads(whole)
+    yield Way("json.dumps of its objects", lambda: objects, functools.partial(json.dumps, separators=(",", ":")))
+
+
 # ==== All formats ======================================================================================
 
 BENCHES: Dict[str, Bench] = {
@@ -682,6 +974,21 @@ BENCHES: Dict[str, Bench] = {
         memformats.prof_analysis,
         prof_work,
     ),
+    "memscope": Bench(
+        make_memscope,
+        open_memscope,
+        lambda _: slice(40, None),  # after the header and the string block, which is empty
+        (
+            Peer("a read per field", naive_memscope),
+            Peer("construct, compiled", lambda _: construct_memscope(compiled=True), allocation_of),
+            Peer("construct", lambda _: construct_memscope(compiled=False), allocation_of),
+        ),
+        lambda records, _header, _tables: records,
+        naive_write_memscope,
+        memformats.memscope_analysis,
+        memscope_work,
+        memscope_exports,
+    ),
 }
 
 
@@ -726,6 +1033,7 @@ def writers(sample: Sample) -> Iterator[Way]:
     yield Way("memformats writer", sample.writer, lambda writer: writer.write_all(sample.records))
     yield Way("json.dumps of the same records", lambda: records, json.dumps)
     yield Way("a write per field", io.BytesIO, naive_write)
+    yield from sample.bench.more_writing(sample)
 
 
 def measure(ways: List[Way], counts: Iterable[int], turns: int) -> List[Dict[str, Any]]:

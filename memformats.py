@@ -123,8 +123,12 @@ __all__ = [
     "LogSite",
     "Marker",
     "MemoryLayout",
+    "MemscopeAnalysis",
     "MemscopeHeader",
+    "MemscopeLifetimes",
     "MemscopeReader",
+    "MemscopeRisk",
+    "MemscopeUse",
     "MemscopeWriter",
     "MlyzeAnalysis",
     "MlyzeFunctionUse",
@@ -171,6 +175,11 @@ __all__ = [
     "hex_lines",
     "hex_to_bytes",
     "main",
+    "memscope_analysis",
+    "memscope_category",
+    "memscope_description",
+    "memscope_path",
+    "memscope_risks",
     "mlyze_analysis",
     "mlyze_corrected_clock",
     "mlyze_frame_label",
@@ -654,10 +663,10 @@ def _decimal(text: str) -> Optional[int]:
     return int(text) if usual and int(text) < 1 << 7 * _VARINT_LIMIT else None
 
 
-def _parse_json(text: str) -> Any:
+def _parse_json(text: str, parse_float: Optional[Callable[[str], Any]] = None) -> Any:
     """``json.loads`` with one exception for all that can be wrong: JSONDecodeError."""
     try:
-        return json.loads(text, parse_int=_json_integer)
+        return json.loads(text, parse_int=_json_integer, parse_float=parse_float)
     except json.JSONDecodeError:
         raise
     except RecursionError:
@@ -8181,6 +8190,224 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
 
 # ---- memscope: semantics
 
+_MEMSCOPE_FOREIGN = ("CStr", "c_void", "extern ")  # in types that come from C
+_MEMSCOPE_SIZE_CLASSES = (100, 1024, 10_240, 102_400)  # bytes; the bounds of upstream's dashboard (memscope 13)
+_MEMSCOPE_LARGE = 1 << 20  # bytes above which a size is a risk
+
+
+def memscope_path(name: str, *, like_upstream: bool = False) -> str:
+    """Where an export of this name is to be found: as the guide promises, or as the program does it (erratum 1).
+
+    The program replaces what it takes for an extension: ``run.v2`` becomes ``run``.
+
+    >>> memscope_path("run.v2"), memscope_path("run.v2", like_upstream=True)
+    ('MemoryAnalysis/run.v2/run.v2.memscope', 'MemoryAnalysis/run.memscope')
+    """
+    path = name.removesuffix(".memscope")
+    folder, slash, file = path.rpartition("/")
+    if like_upstream and "." in file[1:]:
+        file = file.rpartition(".")[0]
+    if file in ("", ".", ".."):
+        raise ValueError(f"not the name of an export: {name!r}")
+    return f"MemoryAnalysis/{folder}{slash}{file}" + ("" if like_upstream else f"/{file}") + ".memscope"
+
+
+def memscope_description(header: MemscopeHeader, size: int) -> str:
+    """The line of upstream's ``detect_binary_type`` about a file of ``size`` bytes (memscope 13).
+
+    >>> memscope_description(MemscopeHeader(3, 52, 1, 10, 42), 6700)
+    'Full binary (52 total allocations: 10 user + 42 system, 6 KB)'
+    """
+    kilobytes = f"{size // 1024} KB"
+    if header.export_mode == 1:
+        users = f"{header.user_count} user + {header.system_count} system"
+        return f"Full binary ({header.total_count} total allocations: {users}, {kilobytes})"
+    kind = "Binary" if header.export_mode is None else "User-only binary"
+    return f"{kind} ({header.total_count} total allocations, {kilobytes})"
+
+
+def memscope_category(type_name: Optional[str]) -> str:
+    """What upstream's converter sorts types by; ``unknown`` without a name (memscope 13, complex_types).
+
+    >>> memscope_category("alloc::vec::Vec<u8>"), memscope_category("alloc::string::String"), memscope_category("u8")
+    ('generic', 'module_type', 'primitive')
+    """
+    if type_name is None:
+        return "unknown"
+    if "<" in type_name and ">" in type_name:
+        return "generic"
+    if type_name.startswith(("Vec", "HashMap")):
+        return "collection"
+    return "module_type" if "::" in type_name else "primitive"
+
+
+class MemscopeUse(NamedTuple):
+    """Records that have something in common, ``name``: how many, and their bytes.
+
+    ``active`` of them are not freed, ``leaked`` carry that flag; the last three are sizes in bytes.
+    """
+
+    name: Optional[str]
+    records: int
+    bytes: int
+    active: int
+    active_bytes: int
+    leaked: int
+    leaked_bytes: int
+    smallest: int
+    largest: int
+    average: float
+
+
+class MemscopeLifetimes(NamedTuple):
+    """The lifetimes that records tell, in milliseconds; 1 is what the tracker gives where it measured none."""
+
+    records: int
+    min_ms: int
+    max_ms: int
+    average_ms: float
+
+
+class MemscopeRisk(NamedTuple):
+    """A risk, and the records of one type and variable that run it (memscope 13, the converter's risk list)."""
+
+    severity: str  # high, medium, low
+    risk: str
+    type_name: Optional[str]
+    var_name: Optional[str]
+    records: int
+    bytes: int
+
+
+class MemscopeAnalysis(NamedTuple):
+    """What a snapshot adds up to; sums are exact, where upstream's wrap.
+
+    Uses are sorted by bytes, the largest first.  ``by_generic_type`` takes what stands before the ``<`` of generic
+    types, ``by_size`` upstream's five classes in order.  Times are nanoseconds since 1970, 0 without records.
+    """
+
+    total: MemscopeUse
+    named: int
+    first_alloc_ns: int
+    last_alloc_ns: int
+    lifetimes: MemscopeLifetimes
+    by_scope: Tuple[MemscopeUse, ...]
+    by_thread: Tuple[MemscopeUse, ...]
+    by_type: Tuple[MemscopeUse, ...]
+    by_generic_type: Tuple[MemscopeUse, ...]
+    by_category: Tuple[MemscopeUse, ...]
+    by_size: Tuple[MemscopeUse, ...]
+    risks: Tuple[MemscopeRisk, ...]
+
+
+def memscope_risks(record: Allocation) -> List[Tuple[str, str]]:
+    """The risks of one record, each with its severity, by what the record itself tells."""
+    found = []
+    if record.is_leaked:
+        found.append(("high", "leaked"))
+    type_name = record.type_name or ""
+    if "*const " in type_name or "*mut " in type_name:
+        found.append(("high", "raw pointer"))
+    if record.size > _MEMSCOPE_LARGE:
+        found.append(("medium", "over 1 MiB"))
+    if (record.borrow_count or 0) > 10:
+        found.append(("medium", "over 10 borrows"))
+    if any(part in type_name for part in _MEMSCOPE_FOREIGN):
+        found.append(("medium", "foreign type"))
+    if record.lifetime_ms == 0:
+        found.append(("low", "lifetime of 0 ms"))
+    return found
+
+
+_MemscopeKey = Tuple[Optional[str], Optional[str], Optional[str], int]  # scope, thread, type, size class
+
+
+def memscope_analysis(reader: Iterable[Allocation]) -> MemscopeAnalysis:
+    """Read all, or take any records, and add them up; what is kept grows with scopes, threads, types and risks."""
+    groups: Dict[_MemscopeKey, List[int]] = {}
+    risks: Dict[Tuple[str, str, Optional[str], Optional[str]], List[int]] = {}
+    lived = lived_ms = longest_ms = 0
+    shortest_ms = _U64_MAX
+    named, first, last = 0, _U64_MAX, 0
+    under_100, under_1k, under_10k, under_100k = _MEMSCOPE_SIZE_CLASSES
+    for record in reader:
+        size, time_ns, freed = record.size, record.timestamp_alloc, record.timestamp_dealloc
+        place = 0 if size < under_100 else 1 if size < under_1k else 2 if size < under_10k else 3 + (size >= under_100k)
+        key = record.scope_name, record.thread_id, record.type_name, place
+        numbers = groups.get(key)
+        if numbers is None:
+            numbers = groups[key] = [0, 0, 0, 0, 0, 0, size, size]
+        numbers[0] += 1
+        numbers[1] += size
+        if freed is None:
+            numbers[2] += 1
+            numbers[3] += size
+        if record.is_leaked:
+            numbers[4] += 1
+            numbers[5] += size
+        if size < numbers[6]:
+            numbers[6] = size
+        elif size > numbers[7]:
+            numbers[7] = size
+        if record.var_name is not None:
+            named += 1
+        if time_ns < first:
+            first = time_ns
+        if time_ns > last:
+            last = time_ns
+        lifetime = record.lifetime_ms
+        if lifetime is not None:
+            lived += 1
+            lived_ms += lifetime
+            shortest_ms = min(shortest_ms, lifetime)
+            longest_ms = max(longest_ms, lifetime)
+        for severity, risk in memscope_risks(record):
+            sums = risks.setdefault((severity, risk, record.type_name, record.var_name), [0, 0])
+            sums[0] += 1
+            sums[1] += size
+    generic = {key: numbers for key, numbers in groups.items() if memscope_category(key[2]) == "generic"}
+    bounds = [f"below {bound:,}" for bound in _MEMSCOPE_SIZE_CLASSES] + [f"{under_100k:,} and more"]
+    sizes = {use.name: use for use in _memscope_uses(groups, lambda key: bounds[key[3]])}
+    (total,) = _memscope_uses(groups, lambda _: None) or (MemscopeUse(None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0),)
+    return MemscopeAnalysis(
+        total,
+        named,
+        min(first, last),
+        last,
+        MemscopeLifetimes(lived, min(shortest_ms, longest_ms), longest_ms, lived_ms / max(lived, 1)),
+        _memscope_uses(groups, lambda key: key[0]),
+        _memscope_uses(groups, lambda key: key[1]),
+        _memscope_uses(groups, lambda key: key[2]),
+        _memscope_uses(generic, lambda key: cast("str", key[2]).partition("<")[0]),
+        _memscope_uses(groups, lambda key: memscope_category(key[2])),
+        tuple([sizes[name] for name in bounds if name in sizes]),
+        tuple(
+            sorted(
+                [MemscopeRisk(*key, *sums) for key, sums in risks.items()],
+                key=lambda one: (
+                    ("high", "medium", "low").index(one.severity),
+                    -one.bytes,
+                    -one.records,
+                    one.risk,
+                    one.type_name or "",
+                    one.var_name or "",
+                ),
+            )
+        ),
+    )
+
+
+def _memscope_uses(
+    groups: Mapping[_MemscopeKey, List[int]], name: Callable[[_MemscopeKey], Optional[str]]
+) -> Tuple[MemscopeUse, ...]:
+    """The sums of the groups of one name."""
+    uses: Dict[Optional[str], List[int]] = {}
+    for key, numbers in groups.items():
+        sums = uses.setdefault(name(key), [0, 0, 0, 0, 0, 0, *numbers[6:]])
+        sums[:] = [*map(sum, zip(sums[:6], numbers)), min(sums[6], numbers[6]), max(sums[7], numbers[7])]
+    made = [MemscopeUse._make((key, *sums, sums[1] / sums[0])) for key, sums in uses.items()]
+    return tuple(sorted(made, key=lambda use: (-use.bytes, -use.records, use.name or "")))
+
 
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
 
@@ -8957,6 +9184,446 @@ def _prof_switches_json(tree: ProfTree) -> List[str]:
     ]
 
 
+_MEMSCOPE_KEPT = "\ud800"  # around the digits of a float that Python would write in another way; no UTF-8 gives it
+_MEMSCOPE_DEPTH = 127  # levels of objects and lists in each other that upstream's JSON library takes
+_MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
+_memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string, as upstream writes it
+
+
+def _memscope_digits(digits: str) -> Union[float, str]:
+    """A float of a JSON text, or, where Python's form of it is another, what keeps its digits."""
+    return float(digits) if repr(float(digits)) == digits else _MEMSCOPE_KEPT + digits + _MEMSCOPE_KEPT
+
+
+def _memscope_again(text: str, **form: Any) -> str:
+    """JSON text in another form, one of ``json.dumps``; its numbers stay.  Raises ValueError for what is no JSON."""
+    digits = None if "\\ud800" in text.lower() else _memscope_digits  # no text of upstream's has such an escape
+    value = _parse_json(text, digits)
+    level = [value] if text.count("[") + text.count("{") > _MEMSCOPE_DEPTH else []
+    for _ in range(_MEMSCOPE_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [one for items in inner for one in items]
+    if any(isinstance(one, (dict, list)) for one in level):
+        raise ValueError("nested too deeply")
+    made = json.dumps(value, ensure_ascii=False, allow_nan=False, **form)
+    return made if digits is None else made.replace(f'"{_MEMSCOPE_KEPT}', "").replace(f'{_MEMSCOPE_KEPT}"', "")
+
+
+def _memscope_part(name: str, value: Any, form: Mapping[str, Any], *, upstream: bool) -> str:
+    """An object of a record as JSON; where a slot holds none, upstream refuses the file, and ours gives a string."""
+    if isinstance(value, SmartPointer):  # which many records have
+        history = [counts._asdict() for counts in value.ref_count_history]
+        return json.dumps({**value._asdict(), "ref_count_history": history}, **form)
+    text = _memscope_json(value)
+    if text is None:
+        return "null"
+    try:
+        return _memscope_again(text, **form)
+    except ValueError as error:
+        if upstream:
+            raise _error("memscope", "bad-json", 0, name, str(error)) from None
+        return _memscope_quoted(text)
+
+
+def _memscope_bytes(text: str) -> bytes:
+    """JSON or HTML in UTF-8; of what was none the lone surrogates become escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _memscope_chunks(file: IO[bytes], offset: int = 0) -> Iterator[bytes]:
+    """What has been written to a scratch file."""
+    file.seek(offset)
+    yield from iter(lambda: file.read(_CHUNK), b"")
+
+
+def _memscope_start(reader: MemscopeReader, options: _Options) -> Tuple[str, Iterator[Allocation]]:
+    """The layout whose time the converter is of, which the first record tells, and all records."""
+    records = iter(reader)
+    first = [record for _, record in zip((0,), records)]
+
+    def all_records() -> Iterator[Allocation]:
+        yield from first
+        yield from records
+
+    return options.layout or reader.layout, all_records()
+
+
+def _memscope_refuse(reader: MemscopeReader, *, cut: bool = False) -> None:
+    """Raise what upstream's converters refuse; some take files that are cut (memscope 12)."""
+    for problem in reader.problems:
+        accepted = problem.severity != "fault" or (cut and problem.code == "truncated")
+        if problem.code == "bad-utf8" or not accepted:
+            raise _error("memscope", problem.code, problem.offset, problem.where, problem.message)
+
+
+def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optional[bool] = None) -> Iterator[str]:
+    """The records as upstream's single JSON (memscope 13), a piece for each and one for the end.
+
+    Unless ``like_upstream`` with what that leaves out.  Upstream indents the JSON before 3c, that of a page always.
+    """
+    upstream = options.like_upstream
+    layout, records = _memscope_start(reader, options)
+    if indented is None:
+        indented = upstream and layout < "3c"
+    names = [*Allocation._fields[:2], *Allocation._fields[4:7], *Allocation._fields[2:4]]
+    names += ["thread_id"] * (not upstream) + ["borrow_count", "stack_trace", "is_leaked", "lifetime_ms"]
+    borrows = not upstream or layout >= "3b"
+    start = 12 if borrows else 15
+    end = 30 if not upstream or layout >= "2c" else 29  # drop_chain_analysis came with 2c
+    names += Allocation._fields[start:end]
+    comma, colon = (",\n    ", ": ") if indented else (",", ":")
+    keys = [f'{comma}"{name}"{colon}' for name in names]
+    keys[0] = ("\n  {" if indented else "{") + keys[0][1:]
+    form = {"indent": 2} if indented else _MEMSCOPE_COMPACT
+    text = _memscope_quoted
+    borrow_info, clone_info = (
+        "{" + inner + f",{inner}".join([f'"{name}"{colon}%s' for name in kind._fields]) + outer + "}"
+        for kind in (BorrowInfo, CloneInfo)
+        for inner, outer in [("\n      ", "\n    ") if indented else ("", "")]
+    )
+
+    def number(value: Optional[int]) -> str:
+        return "null" if value is None else str(value)
+
+    def part(name: str, value: Any) -> str:
+        made = _memscope_part(name, value, form, upstream=upstream)
+        return made.replace("\n", "\n    ") if indented else made
+
+    before = "["
+    for record in records:
+        ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
+        values = [
+            str(ptr),
+            str(size),
+            "null" if var is None else text(var),
+            "null" if type is None else text(type),
+            "null" if scope is None else text(scope),
+            str(alloc),
+            number(dealloc),
+            *(() if upstream else (text(thread),)),
+            str(borrow_count),
+            "null" if stack is None else part("stack_trace", f"[{','.join(map(text, stack))}]"),
+            "true" if leaked else "false",
+            number(lifetime),
+        ]
+        objects = record[15:end]
+        if borrows:
+            borrow, clone, history = record[12:15]
+            values += [
+                "null" if borrow is None else borrow_info % (*borrow[:3], number(borrow[3])),
+                "null" if clone is None else clone_info % (clone[0], "true" if clone[1] else "false", number(clone[2])),
+                "true" if history else "false",
+            ]
+        if objects.count(None) == len(objects):
+            values += ["null"] * len(objects)
+        else:
+            values += map(part, record._fields[15:end], objects)
+        if record[30] is not None and not upstream:
+            values[-1] += f'{comma}"module_path"{colon}{text(record[30])}'
+        yield before + "".join([key + value for key, value in zip(keys, values)]) + ("\n  }" if indented else "}")
+        before = ","
+    yield "[]" if before == "[" else "\n]" if indented else "]"
+
+
+def _memscope_to_json(reader: MemscopeReader, options: _Options) -> Iterator[bytes]:
+    """``parse_binary_to_json`` (memscope 13): a list of all records, which reads like layout T."""
+    for piece in _memscope_list(reader, options):
+        yield _memscope_bytes(piece)
+    if options.like_upstream:
+        _memscope_refuse(reader)
+
+
+def _memscope_to_html(reader: MemscopeReader, options: _Options) -> Iterator[bytes]:
+    """``parse_binary_to_html`` (memscope 13): a page with the records as JSON, escaped unless ``like_upstream``."""
+    upstream = options.like_upstream
+    number = -1  # the last piece is the end of the list
+    with options.scratch() as scratch:  # for the number of records stands before them
+        for piece in _memscope_list(reader, options, indented=True):
+            number += 1
+            if not upstream:
+                piece = piece.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+            scratch.write(_memscope_bytes(piece))
+        if upstream:
+            _memscope_refuse(reader, cut=True)
+        html, head = ("<html>", "") if upstream else ('<html lang="en">', '<meta charset="utf-8">')
+        yield (
+            f"<!DOCTYPE html>\n{html}\n<head>{head}<title>Memory Analysis</title></head>\n<body>\n"
+            f"<h1>Memory Analysis Report</h1>\n<p>Total allocations: {number}</p>\n<pre>"
+        ).encode()
+        yield from _memscope_chunks(scratch)
+    yield b"</pre>\n</body>\n</html>"
+
+
+MEMSCOPE_FILES = ("memory_analysis", "lifetime", "performance", "unsafe_ffi", "complex_types")
+_MEMSCOPE_TYPE_OBJECTS = (  # that complex_types shows, in its order
+    "dynamic_type_info",
+    "generic_info",
+    "generic_instantiation",
+    "memory_layout",
+    "smart_pointer_info",
+    "type_relationships",
+    "type_usage",
+)
+# By name, what each of the five files tells of itself; of unsafe_ffi the one before 2d (memscope 13).
+_MEMSCOPE_FEATURES = {
+    "memory_analysis": '"enhanced_ffi_analysis":true,"parallel_processing":true,"security_analysis":false',
+    "lifetime": '"enhanced_ffi_analysis":true,"parallel_processing":true',
+    "performance": '"batch_size":1000,"parallel_processing":true',
+    "unsafe_ffi": '"boundary_event_processing":true,"enhanced_ffi_analysis":true,"memory_passport_tracking":true',
+    "complex_types": '"generic_analysis":true,"memory_layout_analysis":true,"type_categorization":true',
+}
+
+
+def _memscope_sized_type(size: int) -> str:
+    """What upstream calls a type without a name, by its size (memscope 13).
+
+    >>> [_memscope_sized_type(size) for size in (8, 40, 41, 2048)]
+    ['u64_or_f64_or_i64_or_usize', 'AlignedStruct_40bytes', 'CustomType_41bytes', 'LargeAllocation_2048bytes']
+    """
+    known = {
+        0: "ZeroSizedType",
+        1: "u8_or_bool",
+        2: "u16_or_char",
+        4: "u32_or_f32_or_i32",
+        8: "u64_or_f64_or_i64_or_usize",
+        16: "u128_or_i128_or_complex_struct",
+        24: "Vec_or_String_header",
+        32: "HashMap_or_BTreeMap_header",
+    }
+    kind = "LargeAllocation" if size >= 1024 else "CustomType" if size % 8 else "AlignedStruct"
+    return known.get(size, f"{kind}_{size}bytes")
+
+
+def _memscope_type_item(
+    record: Allocation, type_text: str, var_text: str, form: Any, *, stand_ins: bool, upstream: bool
+) -> str:
+    """An item of complex_types; for objects that the record lacks, null or what upstream puts there."""
+    absent = ["null"] * 7
+    if stand_ins:
+        absent = [
+            f'{{"runtime_type":{type_text},"type":"static"}}',
+            '{"generic_type":"none","type_parameters":[]}',
+            '{"instantiation":"none","parameters":[]}',
+            f'{{"alignment":1,"layout_type":"default","size":{record.size}}}',
+            '{"ref_count":0,"type":"none"}',
+            '{"inheritance":"none","relationships":[]}',
+            '{"usage_count":1,"usage_pattern":"single"}',
+        ]
+    values = record[18], record[17], record[23], record[16], record[15], record[24], record[25]
+    if values.count(None) < len(values):
+        absent = [
+            other if value is None else _memscope_part(name, value, form, upstream=upstream)
+            for name, value, other in zip(_MEMSCOPE_TYPE_OBJECTS, values, absent)
+        ]
+    dynamic, generic, instance, layout, pointer, relations, usage = absent
+    return (
+        f'{{"dynamic_type_info":{dynamic},"generic_info":{generic},"generic_instantiation":{instance}'
+        f',"memory_layout":{layout},"ptr":"{record.ptr:#x}","size":{record.size},"smart_pointer_info":{pointer}'
+        f',"type_name":{type_text},"type_relationships":{relations},"type_usage":{usage},"var_name":{var_text}}}'
+    )
+
+
+def _memscope_sums(groups: Mapping[Any, Sequence[Any]], counted: str, *, wraps: bool) -> str:
+    """What records of one name add up to, as a JSON object: their number, the sum of their sizes, and the sizes."""
+    made = []
+    for name, (count, total, *sizes) in sorted(groups.items()):
+        total = total & _U64_MAX if wraps else total
+        listed = f'"sizes":[{sizes[0][:-1].decode()}],' if sizes else ""
+        told = sorted([f'"{counted}":{count},', f'"average_size":{total // count},'])
+        made.append(f'{_memscope_quoted(name)}:{{{"".join(told)}{listed}"total_size":{total}}}')
+    return f"{{{','.join(made)}}}"
+
+
+def _memscope_metadata(name: str, count: int, timestamp: int) -> str:
+    """What each of the five files tells of itself."""
+    return (
+        f'"metadata":{{"analysis_type":"integrated_{name.replace("_analysis", "")}_analysis","export_version":"2.0"'
+        f',"optimization_level":"High","pipeline_features":{{{_MEMSCOPE_FEATURES[name]}}},"timestamp":{timestamp}'
+        f',"total_allocations_analyzed":{count}}}'
+    )
+
+
+def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tuple[str, bytes]]:
+    """``parse_binary_to_standard_json`` (memscope 13): pieces of the five files, each with the name of its file.
+
+    With ``like_upstream`` as its converter made them: "old" before 2d, "new" since.  Else like the new ones, but of
+    all records, with null for what a record does not tell, its fragmentation_analysis in place of a score of 0.0,
+    exact sums, and as unsafe_ffi the risks that the records run (erratum 6).
+    """
+    upstream = options.like_upstream
+    layout, records = _memscope_start(reader, options)
+    old = upstream and layout < "2d"
+    new = upstream and not old
+    text = _memscope_quoted
+    form = {"sort_keys": True, **_MEMSCOPE_COMPACT}
+    no_number, no_frames = ("0", '"no_stack_trace"') if new else ("null", "null")
+    count = total = leaks = freed = largest = 0
+    smallest = _U64_MAX
+    scopes: Dict[str, List[Any]] = {}  # here and below: how many, the sum of their sizes, and more
+    threads: Dict[str, List[Any]] = {}
+    types: Dict[Optional[str], List[Any]] = {}
+    categories: Dict[str, Tuple[IO[bytes], List[str]]] = {}
+    lines: Dict[str, List[str]] = {name: [] for name in MEMSCOPE_FILES[:4]}
+    memory, events, performance, unsafe = lines.values()
+    commas = dict.fromkeys(lines, "")
+
+    def flush() -> Iterator[Tuple[str, bytes]]:
+        for name, made in lines.items():
+            if made:
+                yield name, _memscope_bytes(commas[name] + ",".join(made))
+                commas[name] = ","
+                made.clear()
+        for file, items in categories.values():
+            file.write(_memscope_bytes("".join(items)))
+            items.clear()
+
+    try:
+        yield "memory_analysis", b'{"allocations":['
+        yield "lifetime", b'{"lifecycle_events":['
+        yield "performance", b'{"allocations":['
+        yield "unsafe_ffi", b'{"boundary_events":[],"enhanced_ffi_data":[' if old else b"["
+        for record in records:
+            ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrows, is_leaked, lifetime_ms = record[:12]
+            if old:
+                var, type = ("unknown" if name is None else name for name in (var, type))
+            elif new:
+                if var is None:
+                    continue
+                if type is None:
+                    type = _memscope_sized_type(size)
+            if scope is None:
+                scope = "global"
+            count += 1
+            total += size
+            if size < smallest:
+                smallest = size
+            if size > largest:
+                largest = size
+            sums = scopes.get(scope)
+            if sums is None:
+                sums = scopes[scope] = [0, 0, bytearray()]
+            sums[0] += 1
+            sums[1] += size
+            sums[2] += b"%d," % size
+            sums = threads.get(thread)
+            if sums is None:
+                sums = threads[thread] = [0, 0]
+            sums[0] += 1
+            sums[1] += size
+            sums = types.get(type)
+            if sums is None:
+                category = memscope_category(type)
+                if category not in categories:
+                    categories[category] = options.scratch(), []
+                sums = types[type] = [0, 0, "null" if type is None else text(type), categories[category][1]]
+            sums[0] += 1
+            sums[1] += size
+            type_text = sums[2]
+            var_text = "null" if var is None else text(var)
+            sums[3].append(
+                "," + _memscope_type_item(record, type_text, var_text, form, stand_ins=new, upstream=upstream)
+            )
+            scope_text = text(scope)
+            thread_text = text(thread)
+            leaked = "false"
+            if is_leaked:
+                leaks += 1
+                leaked = "true"
+            names = f'"type_name":{type_text},"var_name":{var_text}}}'
+            events.append(
+                f'{{"event":"allocation","ptr":"{ptr:#x}","scope":{scope_text},"size":{size},"timestamp":{alloc},{names}'
+            )
+            if dealloc is not None:
+                freed += 1
+                events.append(
+                    f'{{"event":"deallocation","ptr":"{ptr:#x}","scope":{scope_text},"timestamp":{dealloc}'
+                    f',"var_name":{var_text}}}'
+                )
+            start = f'{{"borrow_count":{borrows},'
+            end = f'"size":{size},"thread_id":{thread_text},"timestamp_alloc":{alloc},{names}'
+            if old:
+                memory.append(f'{start}"is_leaked":{leaked},"ptr":"{ptr:#x}","scope_name":{scope_text},{end}')
+                fragments = _memscope_part(
+                    "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
+                )
+                performance.append(f'{start}"fragmentation_analysis":{fragments},"ptr":"{ptr:#x}",{end}')
+                state = _memscope_part("runtime_state", record.runtime_state, form, upstream=upstream)
+                frames = "null" if stack is None else f"[{','.join(map(text, stack))}]"
+                unsafe.append(
+                    f'{{"ptr":"{ptr:#x}","runtime_state":{state},"size":{size},"stack_trace":{frames}'
+                    f',"thread_id":{thread_text},"timestamp":{alloc},{names}'
+                )
+            else:
+                lived = no_number if lifetime_ms is None else lifetime_ms
+                ended = no_number if dealloc is None else dealloc
+                frames = no_frames if stack is None else text(" -> ".join(stack))
+                place = f'"is_leaked":{leaked},"lifetime_ms":{lived},"ptr":{ptr},"scope_name":{scope_text}'
+                memory.append(
+                    f'{start}{place},"size":{size},"stack_trace":{frames},"thread_id":{thread_text}'
+                    f',"timestamp_alloc":{alloc},"timestamp_dealloc":{ended},{names}'
+                )
+                if new:
+                    fragments = '"fragmentation_score":0.0'
+                else:
+                    analysis = _memscope_part(
+                        "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
+                    )
+                    fragments = f'"fragmentation_analysis":{analysis}'
+                    for severity, risk in memscope_risks(record):
+                        unsafe.append(
+                            f'{{"ptr":"{ptr:#x}","risk":"{risk}","severity":"{severity}","size":{size}'
+                            f',"thread_id":{thread_text},"timestamp":{alloc},{names}'
+                        )
+                performance.append(f"{start}{fragments},{place},{end}")
+            if not count % 500:
+                yield from flush()
+        yield from flush()
+        if upstream:
+            _memscope_refuse(reader, cut=True)
+        if upstream:
+            total &= _U64_MAX
+        mean = f'"average_size":{total // max(count, 1)}'
+        sizes = f'"max_size":{largest},"min_size":{min(smallest, largest)},"total_allocations":{count}'
+        sizes += f',"total_memory":{total}'
+        generics = {name: sums[:2] for name, sums in types.items() if memscope_category(name) == "generic"}
+        ratio = sum([sums[0] for sums in generics.values()]) / max(count, 1) * 100
+        about = {name: _memscope_metadata(name, count, options.timestamp) for name in MEMSCOPE_FILES}
+        by_scope = _memscope_sums(scopes, "allocation_count", wraps=upstream)
+        by_thread = _memscope_sums(threads, "allocation_count", wraps=upstream)
+        ends = {
+            "memory_analysis": f'{about["memory_analysis"]},"summary":{{{mean},"leaked_count":{leaks},{sizes}}}}}',
+            "lifetime": f'{about["lifetime"]},"scope_analysis":{by_scope}'
+            f',"summary":{{"leaked_count":{leaks},"total_allocations":{count},"total_events":{count + freed}'
+            f',"unique_scopes":{len(scopes)}}},"variable_lifetimes":{{}}}}',
+            "performance": f'{about["performance"]},"summary":{{{mean},{sizes},"unique_threads":{len(threads)}}}'
+            f',"thread_analysis":{by_thread}}}',
+        }
+        if old:
+            ends["unsafe_ffi"] = (
+                f'"ffi_patterns":[],{about["unsafe_ffi"]},"safety_violations":[],"summary":{{"boundary_events":0'
+                f',"enhanced_entries":{count},"ffi_count":0,"risk_assessment":"low","safety_violations":0'
+                ',"total_risk_items":0,"unsafe_count":0},"unsafe_indicators":[]}'
+            )
+        for name in lines:
+            yield name, _memscope_bytes(f"],{ends[name]}" if name in ends else "]")
+        start = '{"categorized_types":{'
+        for category in sorted(categories):
+            yield "complex_types", f'{start}"{category}":['.encode()
+            for piece in _memscope_chunks(categories[category][0], 1):  # after the first comma
+                yield "complex_types", piece
+            start = "],"
+        brackets = "]" if categories else start
+        end = (
+            f'{brackets}}},"generic_types":{_memscope_sums(generics, "instantiation_count", wraps=upstream)}'
+            f',{about["complex_types"]},"summary":{{"complex_type_ratio":{_memscope_float(ratio)}'
+            f',"generic_types":{len(generics)},"total_allocations":{count},"type_categories":{len(categories)}}}}}'
+        )
+        yield "complex_types", _memscope_bytes(end)
+    finally:
+        for file, _ in categories.values():
+            file.close()
+
+
 # ==== 9. Statistics: what info and stats print ========================================================
 
 _Options = Any  # an _Options; argparse is imported by the command line alone
@@ -9172,6 +9839,8 @@ class _View(NamedTuple):
     compare: Optional[Callable[[Any, Any, _Options], Iterator[str]]] = None  # what ``stats`` prints of two files
     compare_json: Optional[Callable[[Any, Any, _Options], Any]] = None
     verdict: Optional[Callable[[Any], Any]] = None  # is given each record, then tells what upstream's reader says
+    # What fills a folder: the names of its files, and what gives pieces of them.
+    folders: Optional[Mapping[str, Tuple[Sequence[str], Callable[[Any, _Options], Iterator[Tuple[str, bytes]]]]]] = None
 
 
 def _mlyze_demo(file: WritableFile) -> None:
@@ -9466,6 +10135,217 @@ def _prof_demo(file: WritableFile) -> None:
         writer.bookmark(30_000_000, "the long frame", 0xFF4CAF50)
 
 
+def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
+    """What ``info`` tells of a snapshot."""
+    counts = dict.fromkeys(Allocation._fields[12:31], 0)
+    records = named = freed = leaked = total = last = 0
+    first = _U64_MAX
+    threads: Dict[str, int] = {}
+    for record in reader:
+        records += 1
+        named += record.var_name is not None
+        freed += record.timestamp_dealloc is not None
+        leaked += record.is_leaked
+        total += record.size
+        first = min(first, record.timestamp_alloc)
+        last = max(last, record.timestamp_alloc)
+        threads[record.thread_id] = threads.get(record.thread_id, 0) + 1
+        for name, value in zip(counts, record[12:31]):
+            if value:
+                counts[name] += 1
+    _ = reader.tail  # with it the whole file has been read
+    if reader.layout == "T":
+        yield "version", "layout T, JSON text"
+    else:
+        yield "version", f"{reader.header.version}, layout {reader.layout}"
+        yield "kind", memscope_description(reader.header, reader._source.position)
+    yield "records", f"{records:,}: {named:,} named, {freed:,} freed, {leaked:,} leaked; {_size(total)} in all"
+    if records:
+        lasts = prof_duration_text(last - first, 3)
+        yield "allocated", f"from {_utc(first // 1000)}, within {lasts}"
+        heaviest = sorted(threads, key=lambda name: (-threads[name], name))
+        shown = [f"{_memscope_name(name)} {_many(threads[name], 'record')}" for name in heaviest[:8]]
+        yield "threads", f"{len(threads):,}: {', '.join(shown)}" + ", ..." * (len(threads) > 8)
+        yield "objects", ", ".join([f"{name} {number:,}" for name, number in counts.items() if number]) or "none"
+    metrics = reader.advanced_metrics
+    if metrics is not None:
+        lists = [f"{name} {len(getattr(metrics, name) or ()):,}" for name in ("lifecycle", "container", "type_usage")]
+        yield "metrics", f"ADVD, bitmap 0x{metrics.metrics_bitmap:x}: {', '.join(lists)}"
+
+
+def _memscope_stats(reader: MemscopeReader, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of a snapshot."""
+    found = memscope_analysis(reader)
+    total = found.total
+    lasts = prof_duration_text(found.last_alloc_ns - found.first_alloc_ns, 3)
+    yield f"{_many(total.records, 'allocation')} of {_size(total.bytes)} within {lasts}"
+    yield from _facts(_memscope_facts(found))
+    for word, uses in (
+        ("type", found.by_type),
+        ("generic type", found.by_generic_type),
+        ("category of types", found.by_category),
+        ("thread", found.by_thread),
+        ("scope", found.by_scope),
+        ("size", found.by_size),
+    ):
+        yield from _table(
+            f"By {word}",
+            ("bytes", "records", "average", "largest", "active", "leaked", word),
+            uses,
+            lambda use: (
+                f"{use.bytes:,}",
+                f"{use.records:,}",
+                f"{use.average:,.1f}",
+                f"{use.largest:,}",
+                f"{use.active:,}",
+                f"{use.leaked:,}",
+                _memscope_name(use.name),
+            ),
+            options.top,
+        )
+    yield from _table(
+        "Risks",
+        ("severity", "risk", "bytes", "records", "variable, type"),
+        found.risks,
+        lambda one: (
+            one.severity,
+            one.risk,
+            f"{one.bytes:,}",
+            f"{one.records:,}",
+            f"{_memscope_name(one.var_name)}: {_memscope_name(one.type_name)}",
+        ),
+        options.top,
+    )
+
+
+def _memscope_name(name: Optional[str]) -> str:
+    return "(none)" if name is None else _printable(name) or '""'
+
+
+def _memscope_facts(found: MemscopeAnalysis) -> Iterator[Tuple[str, str]]:
+    total, lived = found.total, found.lifetimes
+    if total.records:
+        yield "sizes", f"{total.smallest:,} to {total.largest:,} bytes, {total.average:,.1f} on average"
+        yield "named", f"{found.named:,}"
+        yield "active", f"{total.active:,} of {_size(total.active_bytes)}"
+        yield "leaked", f"{total.leaked:,} of {_size(total.leaked_bytes)}"
+    if lived.records:
+        span = f"{lived.min_ms:,} to {lived.max_ms:,} ms, {lived.average_ms:,.1f} ms on average"
+        yield "lifetimes", f"{span}, of {_many(lived.records, 'record')} that tell one"
+
+
+def _memscope_stats_json(reader: MemscopeReader, _options: _Options) -> Any:
+    return memscope_analysis(reader)._asdict()
+
+
+class _MemscopeChange(NamedTuple):
+    """The allocations of a type and variable that are not freed, in two snapshots."""
+
+    change: str  # new, gone, grown, shrunk, same
+    type_name: Optional[str]
+    var_name: Optional[str]
+    records: Tuple[int, int]
+    bytes: Tuple[int, int]
+
+
+def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[_MemscopeChange]:
+    sums: Dict[Tuple[Optional[str], Optional[str]], List[int]] = {}
+    for place, one in enumerate((reader, other)):
+        for record in one:
+            if record.timestamp_dealloc is None:
+                numbers = sums.setdefault((record.type_name, record.var_name), [0, 0, 0, 0])
+                numbers[place] += 1
+                numbers[2 + place] += record.size
+    changes = []
+    for key, (first, second, before, after) in sums.items():
+        grown = (after > before) - (after < before) or (second > first) - (second < first)
+        change = "new" if not first else "gone" if not second else ("same", "grown", "shrunk")[grown]
+        changes.append(_MemscopeChange(change, *key, (first, second), (before, after)))
+    return sorted(
+        changes,
+        key=lambda one: (
+            -abs(one.bytes[1] - one.bytes[0]),
+            -abs(one.records[1] - one.records[0]),
+            one.type_name or "",
+            one.var_name or "",
+        ),
+    )
+
+
+def _memscope_compare(reader: MemscopeReader, other: MemscopeReader, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of two snapshots: what is new, gone, grown and shrunk, by type and variable."""
+    changes = _memscope_changes(reader, other)
+    before, after = (sum([one.bytes[place] for one in changes]) for place in (0, 1))
+    yield f"not freed: {before:,} and {after:,} bytes, {after - before:+,}"
+    kinds = [one.change for one in changes]
+    told = [f"{kinds.count(kind):,} {kind}" for kind in ("new", "gone", "grown", "shrunk", "same")]
+    yield from _facts([("variables", f"of one type and name: {', '.join(told)}")])
+    yield from _table(
+        "Changes",
+        ("change", "bytes", "first", "second", "records", "then", "variable, type"),
+        [one for one in changes if one.change != "same"],
+        lambda one: (
+            one.change,
+            f"{one.bytes[1] - one.bytes[0]:+,}",
+            *(f"{number:,}" for number in (*one.bytes, *one.records)),
+            f"{_memscope_name(one.var_name)}: {_memscope_name(one.type_name)}",
+        ),
+        options.top,
+    )
+
+
+def _memscope_compare_json(reader: MemscopeReader, other: MemscopeReader, _options: _Options) -> Any:
+    return {"changes": _memscope_changes(reader, other)}
+
+
+def _memscope_demo(file: WritableFile) -> None:
+    """A snapshot of an invented program: pages of a cache, a table shared by two threads, what was handed to C."""
+    start_ns = 1_764_979_200_000_000_000
+    cache, table = "alloc::vec::Vec<u8>", "alloc::sync::Arc<std::collections::hash::map::HashMap<u32, u64>>"
+    pages = [
+        Allocation(
+            0x5589_A501_0000 + 0x4000 * number,
+            1000 << number,
+            start_ns + 1_500_000 * number,
+            start_ns + 41_500_000 if number == 2 else None,
+            var_name=f"page_{number}",
+            type_name=cache,
+            scope_name="cache::put",
+            thread_id="ThreadId(1)",
+            lifetime_ms=60 - 2 * number,
+            borrow_info=BorrowInfo(4, 2, 3, start_ns + 1_500_000 * number + 800_000),
+            clone_info=CloneInfo(),
+        )
+        for number in range(6)
+    ]
+    shared = [
+        Allocation(
+            0x6000_0001 + number,
+            48,
+            start_ns + 20_000_000 + number,
+            var_name="table",
+            type_name=table,
+            thread_id=f"ThreadId({number + 1})",
+            stack_trace=("main", "app::share", "src/share.rs:31"),
+            smart_pointer_info=SmartPointer(
+                0x6000_0001, 0x6000_0001 if number else None, weak_count=0, pointer_type="Arc"
+            ),
+        )
+        for number in range(2)
+    ]
+    handle = Allocation(
+        0x5589_A510_0000,
+        2 << 20,
+        start_ns + 30_000_000,
+        var_name="handle",
+        type_name="*mut core::ffi::c_void",
+        thread_id="ThreadId(2)",
+        is_leaked=True,
+    )
+    with MemscopeWriter(file) as writer:
+        writer.write_all([*pages, *shared, handle, Allocation(0x5589_A500_0010, 88, start_ns, thread_id="ThreadId(1)")])
+
+
 _VIEWS = {
     "mlyze": _View(_mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_upstream_report, _mlyze_demo, {}),
     "clog": _View(_clog_info, _clog_stats, _clog_stats_json, None, _clog_demo, {"text": _clog_to_text}),
@@ -9479,6 +10359,17 @@ _VIEWS = {
         _prof_compare,
         _prof_compare_json,
         ProfVerdict,
+    ),
+    "memscope": _View(
+        _memscope_info,
+        _memscope_stats,
+        _memscope_stats_json,
+        None,
+        _memscope_demo,
+        {"json": _memscope_to_json, "html": _memscope_to_html},
+        _memscope_compare,
+        _memscope_compare_json,
+        folders={"json5": (MEMSCOPE_FILES, _memscope_to_json5)},
     ),
 }
 
@@ -9784,18 +10675,55 @@ def _run_decode(options: _Options) -> int:
 
 
 def _run_convert(options: _Options) -> int:
+    import tempfile
+
+    options.scratch = tempfile.TemporaryFile
     with _reading(options, options.file, recover=options.like_upstream, dictionary=options.dictionary) as reader:
-        targets = _VIEWS[reader.format].targets
-        if options.to not in targets:
-            offer = f"converted to: {', '.join(targets)}" if targets else "not converted to anything yet"
+        view = _VIEWS[reader.format]
+        folders = view.folders or {}
+        if options.to in folders:
+            names, convert = folders[options.to]
+            _fill_folder(options, names, convert(reader, options))
+        elif options.to in view.targets:
+            with _Output(options) as output:
+                for piece in view.targets[options.to](reader, options):
+                    output.write(piece)
+        else:
+            offer = ", ".join([*view.targets, *folders])
+            offer = f"converted to: {offer}" if offer else "not converted to anything yet"
             raise _UsageError(f"{options.to!r}: files of {reader.format} are {offer}")
-        with _Output(options) as output:
-            for piece in targets[options.to](reader, options):
-                output.write(piece)
-            for problem in reader.problems:
-                if problem.severity == "fault" and options.recover:
-                    _complain(f"{options.file}: {_problem_text(problem)}")
+        for problem in reader.problems:
+            if problem.severity == "fault" and options.recover:
+                _complain(f"{options.file}: {_problem_text(problem)}")
     return 0
+
+
+def _fill_folder(options: _Options, names: Sequence[str], pieces: Iterable[Tuple[str, bytes]]) -> None:
+    """Write the files of the folder that -o gives, whose name stands before theirs; all of them, or none."""
+    import os
+
+    if options.output in (None, "-"):
+        raise _UsageError(f"{options.to} is several files; give -o FOLDER")
+    folder = os.path.realpath(options.output)
+    new = not os.path.isdir(folder)
+    os.makedirs(folder, exist_ok=True)
+    outputs: Dict[str, _Output] = {}
+
+    def fill(names: Sequence[str]) -> None:
+        if names:
+            options.output = os.path.join(folder, f"{os.path.basename(folder)}_{names[0]}.json")
+            with _Output(options) as outputs[names[0]]:
+                fill(names[1:])
+        else:
+            for name, piece in pieces:
+                outputs[name].write(piece)
+
+    try:
+        fill(names)
+    except BaseException:
+        if new and not os.listdir(folder):
+            os.rmdir(folder)
+        raise
 
 
 def _run_encode(options: _Options) -> int:
@@ -9987,6 +10915,14 @@ def _rows(text: str) -> int:
     return number
 
 
+def _seconds(text: str) -> int:
+    """A time since 1970 in whole seconds, of the command line."""
+    number = _decimal(text)
+    if number is None:
+        raise _misuse(f"not a number of seconds: {text!r}")
+    return number
+
+
 def _microseconds(text: str) -> int:
     """A time span in seconds, of the command line."""
     try:
@@ -10068,7 +11004,12 @@ def _parser() -> Any:
     )
     made = command("convert", _run_convert, "to another format", "convert app.clog --to text --level WARN,ERROR")
     reading(made)
-    made.add_argument("--to", required=True, metavar="TARGET", help="what to: text (clog), json (prof)")
+    made.add_argument(
+        "--to",
+        required=True,
+        metavar="TARGET",
+        help="what to: text (clog), json (prof, memscope), html (memscope), json5 (memscope; into the folder -o)",
+    )
     made.add_argument(
         "--pattern",
         default=CLOG_PATTERN,
@@ -10078,6 +11019,15 @@ def _parser() -> Any:
     made.add_argument("--level", metavar="A,B", help="text: only entries of these levels")
     made.add_argument("--sort", action="store_true", help="text: by time; keeps all lines in memory")
     made.add_argument("--dictionary", metavar="FILE", help="clog: of a file of the same run, for one not closed")
+    made.add_argument(
+        "--timestamp", type=_seconds, default=0, metavar="SECONDS", help="json5: the time of conversion, since 1970 (0)"
+    )
+    made.add_argument(
+        "--layout",
+        choices=MEMSCOPE_LAYOUTS,
+        metavar="NAME",
+        help="memscope, with --like-upstream: of the time of this layout (3b cannot be told from 3c)",
+    )
     made.add_argument("--like-upstream", action="store_true", help="as the format's own program does it")
     made = command("demo", _run_demo, "write a small file of each format, and say what to try", "demo")
     made.add_argument("folder", nargs="?", default="memformats-demo", metavar="DIR", help="where to (memformats-demo)")

@@ -5827,7 +5827,9 @@ def ms_document_of(expected: Json) -> Json:
     metrics = expected["advanced_metrics"]
     if metrics is not None:
         lists = {name: metrics[name] for number, name in enumerate(("lifecycle", "container", "type_usage"))}
-        kept = {name: one for number, (name, one) in enumerate(lists.items()) if metrics["metrics_bitmap"] >> number & 1}
+        kept = {
+            name: one for number, (name, one) in enumerate(lists.items()) if metrics["metrics_bitmap"] >> number & 1
+        }
         kept["lifecycle"] = [{key: one for key, one in entry.items() if one is not None} for entry in kept["lifecycle"]]
         metrics = {"segment_size": metrics["segment_size"], "metrics_bitmap": metrics["metrics_bitmap"], **kept}
     tables = {"layout": {"3b": "3c"}.get(layout, layout), **({"advanced_metrics": metrics} if metrics else {})}
@@ -5844,3 +5846,719 @@ def test_memscope_recording(path: Path) -> None:
             parsed = {name: record.slot(name) for name in MS_JSON if name in one}
             assert parsed == {name: one[name] for name in MS_JSON if name in one} or expected["layout"] >= "2b"
         assert reader.layout == {"3b": "3c"}.get(expected["layout"], expected["layout"])
+
+
+# ---- memscope: semantics and conversions
+
+
+def memscope_written(records: Sequence[mf.Allocation], layout: str = "3c", **options: Any) -> bytes:
+    file = io.BytesIO()
+    with mf.MemscopeWriter(file, layout=layout, **options) as writer:
+        writer.write_all(records)
+    return file.getvalue()
+
+
+# ---- memscope: conversions
+
+
+def rust_json(value: Any, *, sort: bool = False) -> str:
+    """JSON as the crate serde_json prints it compactly, apart from the module's own way (memscope 8)."""
+    if isinstance(value, dict):
+        items = sorted(value.items()) if sort else value.items()
+        return "{" + ",".join(f"{rust_json(key)}:{rust_json(item, sort=sort)}" for key, item in items) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(rust_json(item, sort=sort) for item in value) + "]"
+    if isinstance(value, float) and value:
+        text = format(abs(value), "f" if 1e-5 <= abs(value) < 1e16 else "e")
+        digits = repr(abs(value)).partition("e")[0]
+        if 1e-5 <= abs(value) < 1e-4:
+            text = "0.0000" + digits.replace(".", "")
+        elif 1e-4 <= abs(value) < 1e16:
+            text = digits
+        else:
+            text = digits + "e" + str(int(text.partition("e")[2]))
+        return "-" * (value < 0) + text
+    return json.dumps(value, ensure_ascii=False)
+
+
+MEMSCOPE_KINDS = ("memory_analysis", "lifetime", "performance", "unsafe_ffi", "complex_types")
+
+
+def five_files(path: Path, folder: Path, *options: str) -> Dict[str, str]:
+    """The texts of ``convert --to json5``, by kind."""
+    run = cli("convert", "--to", "json5", *options, "-f", "-o", folder, path)
+    assert (run.code, run.out) == (0, b""), run.err
+    assert sorted(os.listdir(folder)) == sorted(f"{folder.name}_{kind}.json" for kind in MEMSCOPE_KINDS)
+    return {kind: (folder / f"{folder.name}_{kind}.json").read_bytes().decode() for kind in MEMSCOPE_KINDS}
+
+
+@each_memscope
+def test_memscope_converts_like_upstream(path: Path, tmp_path: Path) -> None:
+    """What the converter of the layout's time made of a recording, to the byte."""
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    told = expected["converter"]
+    layout = ["--layout", "3b"] if expected["layout"] == "3b" else []
+    for target, wanted in ("json", told["single_json"]), ("html", told.get("html")):
+        if wanted is not None:
+            run = cli("convert", "--to", target, "--like-upstream", *layout, path)
+            assert (run.code, run.text, run.err) == (0, wanted, "")
+    if "standard_json" in told:
+        made = five_files(path, tmp_path / "out", "--like-upstream", *layout)
+        assert made == {kind: rust_json(told["standard_json"][kind], sort=True) for kind in MEMSCOPE_KINDS}
+
+
+@each_memscope
+def test_memscope_converts_right_by_default(path: Path, tmp_path: Path) -> None:
+    """The JSON holds every field of every record; the five files tell all records and exact sums."""
+    expected = json.loads(path.with_suffix(".expected.json").read_text(encoding="utf-8"))
+    records = expected["records"]
+    made = json.loads(cli("convert", "--to", "json", path).out)
+    assert [{key: record[key] for key in wanted} for record, wanted in zip(made, records)] == records
+    assert len(made) == len(records)
+    files = {kind: json.loads(text) for kind, text in five_files(path, tmp_path / "out").items()}
+    for kind in "memory_analysis", "performance":
+        summary = files[kind]["summary"]
+        assert (summary["total_allocations"], len(files[kind]["allocations"])) == (len(records), len(records))
+        assert summary["total_memory"] == sum(record["size"] for record in records)
+        shown = [record["thread_id"] for record in files[kind]["allocations"]]
+        assert shown == [record["thread_id"] for record in records]
+
+
+# Of layout 3c, with all that its conversions show.
+MEMSCOPE_POINTER = mf.SmartPointer(1, 2, (3,), (mf.RefCount(4, 5, 6),), 7, False, True, False, "Arc")
+MEMSCOPE_POINTER_JSON = {
+    "data_ptr": 1,
+    "cloned_from": 2,
+    "clones": [3],
+    "ref_count_history": [{"timestamp": 4, "strong_count": 5, "weak_count": 6}],
+    "weak_count": 7,
+    "is_weak_reference": False,
+    "is_data_owner": True,
+    "is_implicitly_deallocated": False,
+    "pointer_type": "Arc",
+}
+MEMSCOPE_RECORDS = (
+    mf.Allocation(
+        0x1000,
+        64,
+        10,
+        90,
+        var_name='</pre><script>alert("1")</script>&amp;\x1f',
+        type_name="Vec<u8>",
+        scope_name="größe",
+        thread_id="ThreadId(1)",
+        stack_trace=("f", "g"),
+        borrow_count=11,
+        is_leaked=True,
+        lifetime_ms=0,
+        borrow_info=mf.BorrowInfo(1, 2, 3),
+        clone_info=mf.CloneInfo(1, True, 0x2000),
+        ownership_history_available=True,
+        smart_pointer_info=MEMSCOPE_POINTER,
+        fragmentation_analysis='{"b":2.5e16,"a":[1e-7,0.1,{}]}',
+        runtime_state='{"z":0.00001}',
+    ),
+    mf.Allocation(1 << 63, (1 << 64) - 1, 20, type_name="*mut c_void", thread_id="t"),
+    mf.Allocation(0x20, 40, 30, var_name="v", thread_id="t", lifetime_ms=5),
+)
+
+
+def memscope_before_3b(record: mf.Allocation) -> mf.Allocation:
+    """The record without what came with 3b."""
+    return record._replace(borrow_info=None, clone_info=None, ownership_history_available=False)
+
+
+def test_memscope_json(tmp_path: Path) -> None:
+    """Worked out by memscope 13, for the layout of each time."""
+    first = {
+        "ptr": 4096,
+        "size": 64,
+        "var_name": '</pre><script>alert("1")</script>&amp;\x1f',
+        "type_name": "Vec<u8>",
+        "scope_name": "größe",
+        "timestamp_alloc": 10,
+        "timestamp_dealloc": 90,
+        "thread_id": "ThreadId(1)",
+        "borrow_count": 11,
+        "stack_trace": ["f", "g"],
+        "is_leaked": True,
+        "lifetime_ms": 0,
+        "borrow_info": {
+            "immutable_borrows": 1,
+            "mutable_borrows": 2,
+            "max_concurrent_borrows": 3,
+            "last_borrow_timestamp": None,
+        },
+        "clone_info": {"clone_count": 1, "is_clone": True, "original_ptr": 8192},
+        "ownership_history_available": True,
+        "smart_pointer_info": MEMSCOPE_POINTER_JSON,
+        "memory_layout": None,
+        "generic_info": None,
+        "dynamic_type_info": None,
+        "runtime_state": {"z": 0.00001},
+        "stack_allocation": None,
+        "temporary_object": None,
+        "fragmentation_analysis": {"b": 2.5e16, "a": [1e-7, 0.1, {}]},
+        **dict.fromkeys(mf.MEMSCOPE_SLOTS[6:]),
+        "drop_chain_analysis": None,
+    }
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written(MEMSCOPE_RECORDS[:1]))
+    text = rust_json([first])
+    assert '{"z":0.00001}' in text
+    assert '{"b":2.5e16,"a":[1e-7,0.1,{}]}' in text
+    assert cli("convert", "--to", "json", path) == Run(0, text.encode(), "")
+    thread = '"thread_id":"ThreadId(1)",'
+    assert cli("convert", "--to", "json", "--like-upstream", path).text == text.replace(thread, "")
+    indented = json.dumps([first], indent=2, ensure_ascii=False)
+    for python, rust in ("1e-05", "0.00001"), ("2.5e+16", "2.5e16"), ("1e-07", "1e-7"):
+        assert indented.count(python) == 1
+        indented = indented.replace(python, rust)
+    page = cli("convert", "--to", "html", path).text
+    escaped = indented.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert page.partition("<pre>")[2] == f"{escaped}</pre>\n</body>\n</html>"
+    assert '<meta charset="utf-8">' in page
+    assert "<p>Total allocations: 1</p>" in page
+    assert page.count("<script>") == 0
+    upstream = [line for line in indented.splitlines(keepends=True) if "thread_id" not in line]
+    wanted = "<!DOCTYPE html>\n<html>\n<head><title>Memory Analysis</title></head>\n<body>\n"
+    wanted += f"<h1>Memory Analysis Report</h1>\n<p>Total allocations: 1</p>\n<pre>{''.join(upstream)}</pre>\n"
+    assert cli("convert", "--to", "html", "--like-upstream", path).text == f"{wanted}</body>\n</html>"
+    in_3b = cli("convert", "--to", "json", "--like-upstream", "--layout", "3b", path).text
+    assert in_3b == "".join(upstream)
+    borrows = ("borrow_info", "clone_info", "ownership_history_available")
+    for layout, gone in ("3a", borrows), ("2c", borrows), ("1c", (*borrows, "drop_chain_analysis")):
+        path.write_bytes(memscope_written([memscope_before_3b(MEMSCOPE_RECORDS[0])], layout))
+        made = cli("convert", "--to", "json", "--like-upstream", path).text
+        assert made.startswith('[\n  {\n    "ptr": 4096,\n')
+        assert list(json.loads(made)[0]) == [key for key in first if key not in (*gone, "thread_id")]
+        whole = json.loads(cli("convert", "--to", "json", path).text)
+        kept = {key: value for key, value in first.items() if key not in borrows}
+        assert [{key: record[key] for key in kept} for record in whole] == [kept]
+        path.write_bytes(memscope_written([], layout))
+        assert cli("convert", "--to", "json", "--like-upstream", path).text == "[]"
+    assert "<p>Total allocations: 0</p>\n<pre>[]</pre>" in cli("convert", "--to", "html", path).text
+
+
+def test_memscope_json_reads_as_layout_t(tmp_path: Path) -> None:
+    """Our JSON is a file of layout T, and T becomes the same JSON, with what only T has."""
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written(MEMSCOPE_RECORDS))
+    text = cli("convert", "--to", "json", path).out
+    path.write_bytes(text)
+    assert cli("convert", "--to", "json", path).out == text
+    path.write_bytes(text[:-2] + b',"module_path":"app::main"}]')
+    assert cli("convert", "--to", "json", path).out == path.read_bytes()
+    assert b"module_path" not in cli("convert", "--to", "json", "--like-upstream", path).out
+
+
+def memscope_about(kind: str, features: Json, count: int) -> Json:
+    """The ``metadata`` of one of the five files."""
+    return {
+        "analysis_type": f"integrated_{kind}_analysis",
+        "export_version": "2.0",
+        "optimization_level": "High",
+        "pipeline_features": features,
+        "timestamp": 1_700_000_000,
+        "total_allocations_analyzed": count,
+    }
+
+
+PARALLEL = {"parallel_processing": True}
+FFI = {"enhanced_ffi_analysis": True}
+TYPES = {"type_categorization": True, "generic_analysis": True, "memory_layout_analysis": True}
+
+
+def test_memscope_five_files(tmp_path: Path) -> None:
+    """Worked out by memscope 13, first as upstream makes them, then ours."""
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written(MEMSCOPE_RECORDS))
+    name = MEMSCOPE_RECORDS[0].var_name
+    sized = "AlignedStruct_40bytes"
+    about = functools.partial(memscope_about, count=2)
+    usual: Json = {"thread_id": "ThreadId(1)", "timestamp_alloc": 10, "type_name": "Vec<u8>", "var_name": name}
+    first = {"borrow_count": 11, "is_leaked": True, "lifetime_ms": 0, "ptr": 4096, "scope_name": "größe", "size": 64}
+    first.update(usual)
+    second = {"borrow_count": 0, "is_leaked": False, "lifetime_ms": 5, "ptr": 32, "scope_name": "global", "size": 40}
+    second.update({"thread_id": "t", "timestamp_alloc": 30, "type_name": sized, "var_name": "v"})
+    sums = {"total_allocations": 2, "total_memory": 104, "average_size": 52, "max_size": 64, "min_size": 40}
+    event = {"event": "allocation", "ptr": "0x1000", "scope": "größe", "size": 64, "timestamp": 10}
+    freed = {"event": "deallocation", "ptr": "0x1000", "scope": "größe", "timestamp": 90, "var_name": name}
+    later = {"event": "allocation", "ptr": "0x20", "scope": "global", "size": 40, "timestamp": 30}
+    one, other = ({"allocation_count": 1, "average_size": size, "total_size": size} for size in (64, 40))
+    stand_ins = {
+        "generic_info": {"generic_type": "none", "type_parameters": []},
+        "generic_instantiation": {"instantiation": "none", "parameters": []},
+        "smart_pointer_info": {"ref_count": 0, "type": "none"},
+        "type_relationships": {"inheritance": "none", "relationships": []},
+        "type_usage": {"usage_count": 1, "usage_pattern": "single"},
+    }
+    items = [
+        {
+            **stand_ins,
+            "dynamic_type_info": {"runtime_type": type, "type": "static"},
+            "memory_layout": {"alignment": 1, "layout_type": "default", "size": size},
+            "ptr": ptr,
+            "size": size,
+            "type_name": type,
+            "var_name": var,
+        }
+        for type, size, ptr, var in (("Vec<u8>", 64, "0x1000", name), (sized, 40, "0x20", "v"))
+    ]
+    items[0]["smart_pointer_info"] = MEMSCOPE_POINTER_JSON
+    wanted: Dict[str, Any] = {
+        "memory_analysis": {
+            "allocations": [
+                {**first, "stack_trace": "f -> g", "timestamp_dealloc": 90},
+                {**second, "stack_trace": "no_stack_trace", "timestamp_dealloc": 0},
+            ],
+            "metadata": about("memory", {**PARALLEL, **FFI, "security_analysis": False}),
+            "summary": {**sums, "leaked_count": 1},
+        },
+        "lifetime": {
+            "lifecycle_events": [
+                {**event, "type_name": "Vec<u8>", "var_name": name},
+                freed,
+                {**later, "type_name": sized, "var_name": "v"},
+            ],
+            "metadata": about("lifetime", {**PARALLEL, **FFI}),
+            "scope_analysis": {"größe": {**one, "sizes": [64]}, "global": {**other, "sizes": [40]}},
+            "summary": {"leaked_count": 1, "total_allocations": 2, "total_events": 3, "unique_scopes": 2},
+            "variable_lifetimes": {},
+        },
+        "performance": {
+            "allocations": [{**record, "fragmentation_score": 0.0} for record in (first, second)],
+            "metadata": about("performance", {**PARALLEL, "batch_size": 1000}),
+            "summary": {**sums, "unique_threads": 2},
+            "thread_analysis": {"ThreadId(1)": one, "t": other},
+        },
+        "unsafe_ffi": [],
+        "complex_types": {
+            "categorized_types": {"generic": items[:1], "primitive": items[1:]},
+            "generic_types": {"Vec<u8>": {"average_size": 64, "instantiation_count": 1, "total_size": 64}},
+            "metadata": about("complex_types", TYPES),
+            "summary": {"complex_type_ratio": 50.0, "generic_types": 1, "total_allocations": 2, "type_categories": 2},
+        },
+    }
+    time = ("--timestamp", "1700000000")
+    texts = five_files(path, tmp_path / "upstream", "--like-upstream", *time)
+    assert texts == {kind: rust_json(wanted[kind], sort=True) for kind in MEMSCOPE_KINDS}
+
+    ours = {kind: json.loads(text) for kind, text in five_files(path, tmp_path / "ours", *time).items()}
+    huge = (1 << 64) - 1
+    middle = {"borrow_count": 0, "is_leaked": False, "lifetime_ms": None, "ptr": 1 << 63, "scope_name": "global"}
+    middle.update({"size": huge, "thread_id": "t", "timestamp_alloc": 20, "type_name": "*mut c_void", "var_name": None})
+    second["type_name"] = None
+    kept: List[Json] = [first, middle, second]
+    fragments = {"b": 2.5e16, "a": [1e-7, 0.1, {}]}
+    assert ours["memory_analysis"]["allocations"] == [
+        {**record, "stack_trace": frames, "timestamp_dealloc": freed}
+        for record, frames, freed in zip(kept, ("f -> g", None, None), (90, None, None))
+    ]
+    assert ours["memory_analysis"]["summary"]["total_memory"] == huge + 104  # upstream's would be 103
+    assert ours["memory_analysis"]["metadata"]["timestamp"] == 1_700_000_000
+    assert ours["performance"]["allocations"] == [
+        {**record, "fragmentation_analysis": found} for record, found in zip(kept, (fragments, None, None))
+    ]
+    at = {"thread_id": "ThreadId(1)", "timestamp": 10, "type_name": "Vec<u8>", "var_name": name, "size": 64}
+    at["ptr"] = "0x1000"
+    foreign = {"thread_id": "t", "timestamp": 20, "type_name": "*mut c_void", "var_name": None, "size": huge}
+    foreign["ptr"] = "0x8000000000000000"
+    assert ours["unsafe_ffi"] == [
+        {"severity": "high", "risk": "leaked", **at},
+        {"severity": "medium", "risk": "over 10 borrows", **at},
+        {"severity": "low", "risk": "lifetime of 0 ms", **at},
+        {"severity": "high", "risk": "raw pointer", **foreign},
+        {"severity": "medium", "risk": "over 1 MiB", **foreign},
+        {"severity": "medium", "risk": "foreign type", **foreign},
+    ]
+    types = ours["complex_types"]["categorized_types"]
+    assert sorted(types) == ["generic", "primitive", "unknown"]
+    assert types["unknown"][0] == {**dict.fromkeys(items[1]), "ptr": "0x20", "size": 40, "var_name": "v"}
+    assert ours["complex_types"]["summary"]["complex_type_ratio"] == 1 / 3 * 100
+    assert ours["lifetime"]["scope_analysis"]["global"]["sizes"] == [huge, 40]
+
+
+def test_memscope_five_files_of_old(tmp_path: Path) -> None:
+    """As upstream made them before 2d: hexadecimal addresses, ``unknown``, null, the objects of the records."""
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written([*map(memscope_before_3b, MEMSCOPE_RECORDS)], "2b"))
+    made = five_files(path, tmp_path / "out", "--like-upstream")
+    old = {kind: json.loads(text) for kind, text in made.items()}
+    assert made == {kind: rust_json(old[kind], sort=True) for kind in MEMSCOPE_KINDS}
+    names = {"type_name": "Vec<u8>", "var_name": MEMSCOPE_RECORDS[0].var_name}
+    first: Json = {"ptr": "0x1000", "size": 64, "thread_id": "ThreadId(1)", **names}
+    counted = {**first, "borrow_count": 11, "timestamp_alloc": 10}
+    assert old["memory_analysis"]["allocations"][0] == {**counted, "is_leaked": True, "scope_name": "größe"}
+    assert old["memory_analysis"]["summary"]["total_memory"] == 103  # 64 + 2**64 - 1 + 40, modulo 2**64
+    fragments = {"b": 2.5e16, "a": [1e-7, 0.1, {}]}
+    assert old["performance"]["allocations"][0] == {**counted, "fragmentation_analysis": fragments}
+    assert [record["var_name"] for record in old["performance"]["allocations"]][1:] == ["unknown", "v"]
+    assert [record["type_name"] for record in old["performance"]["allocations"]][1:] == ["*mut c_void", "unknown"]
+    seen = {**first, "timestamp": 10, "stack_trace": ["f", "g"], "runtime_state": {"z": 0.00001}}
+    data = old["unsafe_ffi"].pop("enhanced_ffi_data")
+    assert data[0] == seen
+    assert [record["stack_trace"] for record in data] == [["f", "g"], None, None]
+    metadata = old["unsafe_ffi"].pop("metadata")
+    assert metadata["analysis_type"] == "integrated_unsafe_ffi_analysis"
+    assert old["unsafe_ffi"] == {
+        "boundary_events": [],
+        "ffi_patterns": [],
+        "safety_violations": [],
+        "unsafe_indicators": [],
+        "summary": {
+            "boundary_events": 0,
+            "enhanced_entries": 3,
+            "ffi_count": 0,
+            "risk_assessment": "low",
+            "safety_violations": 0,
+            "total_risk_items": 0,
+            "unsafe_count": 0,
+        },
+    }
+    items = old["complex_types"]["categorized_types"]
+    assert [item["ptr"] for item in items["generic"] + items["primitive"]] == ["0x1000", "0x8000000000000000", "0x20"]
+    assert items["primitive"][1]["dynamic_type_info"] is None
+
+
+def test_memscope_five_files_of_many_records(tmp_path: Path) -> None:
+    """More than are written at once, of all categories; the sizes of a scope in order."""
+    types = ("Vec<u8>", "HashMapLike", "core::ops::Range", "u8")
+    records = [
+        mf.Allocation(number, number, number, var_name=f"v{number}", type_name=types[number % 4])
+        for number in range(1201)
+    ]
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written(records))
+    made = {kind: json.loads(text) for kind, text in five_files(path, tmp_path / "out", "--like-upstream").items()}
+    for kind in "memory_analysis", "performance":
+        assert [one["ptr"] for one in made[kind]["allocations"]] == [*range(1201)]
+    assert made["lifetime"]["scope_analysis"]["global"]["sizes"] == [*range(1201)]
+    sorted_types = made["complex_types"]["categorized_types"]
+    places = {"generic": 0, "collection": 1, "module_type": 2, "primitive": 3}
+    assert list(sorted_types) == sorted(places)
+    for category, place in places.items():
+        assert [item["size"] for item in sorted_types[category]] == [*range(place, 1201, 4)]
+    assert made["complex_types"]["summary"]["complex_type_ratio"] == 301 / 1201 * 100
+    path.write_bytes(memscope_written([]))
+    empty = five_files(path, tmp_path / "empty")
+    assert json.loads(empty["complex_types"])["categorized_types"] == {}
+    assert json.loads(empty["memory_analysis"])["summary"] == {
+        "average_size": 0,
+        "leaked_count": 0,
+        "max_size": 0,
+        "min_size": 0,
+        "total_allocations": 0,
+        "total_memory": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [
+        (0, "ZeroSizedType"),
+        (1, "u8_or_bool"),
+        (2, "u16_or_char"),
+        (4, "u32_or_f32_or_i32"),
+        (8, "u64_or_f64_or_i64_or_usize"),
+        (16, "u128_or_i128_or_complex_struct"),
+        (24, "Vec_or_String_header"),
+        (32, "HashMap_or_BTreeMap_header"),
+        (40, "AlignedStruct_40bytes"),
+        (1023, "CustomType_1023bytes"),
+        (1024, "LargeAllocation_1024bytes"),
+    ],
+)
+def test_memscope_types_without_a_name(size: int, name: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written([mf.Allocation(1, size, 1, var_name="v")]))
+    made = five_files(path, tmp_path / "out", "--like-upstream")
+    assert f'"type_name":"{name}"' in made["memory_analysis"]
+
+
+def test_memscope_slots_that_are_no_json(tmp_path: Path) -> None:
+    """Upstream refuses the file; ours keeps the text.  Nor does text that is not UTF-8 spoil the JSON."""
+    path = tmp_path / "file.memscope"
+    deep = "[" * 100_000
+    for text in "{", "", '{"a":NaN}', deep, "[" * 127 + "]" * 127, '{"a":' * 128 + "1" + "}" * 128, f"[{'[],' * 200}1]":
+        record = mf.Allocation(1, 2, 3, var_name="v", type_name="t", type_usage=text)
+        path.write_bytes(memscope_written([record]))
+        good = text.endswith("]") and json.loads(text)  # the deepest that is taken, and many lists on one level
+        made = json.loads(cli("convert", "--to", "json", path).out)
+        assert made[0]["type_usage"] in (text, good)
+        types = json.loads(five_files(path, tmp_path / "out")["complex_types"])
+        assert types["categorized_types"]["primitive"][0]["type_usage"] in (text, good)
+        if not good:
+            for target in ("json",), ("html",), ("json5", "-o", tmp_path / "new"):
+                reason = refused("convert", "--like-upstream", path, "--to", *target, code=1)
+                assert "memscope: offset 0x0: type_usage: " in reason
+            assert not (tmp_path / "new").exists()
+    record = mf.Allocation(1, 2, 3, var_name="caf\udce9", type_name="t", lifecycle_tracking='"\\ud800"')
+    path.write_bytes(memscope_written([record]))
+    made = json.loads(cli("convert", "--to", "json", path).out)
+    assert (made[0]["var_name"], made[0]["lifecycle_tracking"]) == ("caf\udce9", "\ud800")
+    for target in ("json",), ("html",), ("json5", "-o", tmp_path / "new"):
+        assert "bad-utf8" not in refused("convert", "--like-upstream", path, "--to", *target, code=1)
+        assert cli("convert", path, "--to", *target).code == 0
+
+
+def test_memscope_files_that_are_cut(tmp_path: Path) -> None:
+    """Upstream's single JSON refuses them, its other conversions take the records before the cut (memscope 12)."""
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written(MEMSCOPE_RECORDS)[:-1])
+    folder = tmp_path / "out"
+    for options in [], ["--like-upstream"]:
+        refused("convert", "--to", "json", *options, path, code=1)
+    refused("convert", "--to", "html", path, code=1)
+    refused("convert", "--to", "json5", "-o", folder, path, code=1)
+    assert not folder.exists()
+    assert "<p>Total allocations: 2</p>" in cli("convert", "--to", "html", "--like-upstream", path).text
+    upstream = five_files(path, folder, "--like-upstream")
+    assert json.loads(upstream["memory_analysis"])["summary"]["total_allocations"] == 1
+    run = cli("convert", "--to", "json", "--recover", path)
+    assert (run.code, len(json.loads(run.out))) == (0, 2)
+    assert "fault truncated" in run.err
+    run = cli("convert", "--to", "json5", "--recover", "-f", "-o", folder, path)
+    assert (run.code, run.out) == (0, b"")
+    assert "fault truncated" in run.err
+    data = bytearray(memscope_written(MEMSCOPE_RECORDS))
+    data[len(memscope_written(MEMSCOPE_RECORDS[:1]))] = 2  # the type of the second record
+    path.write_bytes(data)
+    for target in ("json",), ("html",), ("json5", "-f", "-o", folder):
+        assert "not a record" in refused("convert", "--like-upstream", path, "--to", *target, code=1)
+
+
+def test_memscope_folder_is_complete_or_not_there(tmp_path: Path) -> None:
+    path, folder = tmp_path / "file.memscope", tmp_path / "out"
+    path.write_bytes(memscope_written(MEMSCOPE_RECORDS))
+    for output in [], ["-o", "-"]:
+        assert "several files; give -o FOLDER" in refused("convert", "--to", "json5", *output, path, code=2)
+    five_files(path, folder)
+    before = {name: (folder / name).read_bytes() for name in os.listdir(folder)}
+    message = refused("convert", "--to", "json5", "-o", folder, path, code=2)
+    assert message.endswith("exists; -f overwrites it")
+    (folder / "out_lifetime.json").unlink()
+    refused("convert", "--to", "json5", "-o", folder, path, code=2)
+    assert {name: (folder / name).read_bytes() for name in os.listdir(folder)} == {
+        name: data for name, data in before.items() if "lifetime" not in name
+    }
+    assert refused("convert", "--to", "json5", "-o", path, path, code=2)
+    assert "files of memscope are converted to: json, html, json5" in refused("convert", "--to", "text", path, code=2)
+    for wrong in "-1", "x", "1.5":
+        assert "not a number of seconds" in cli("convert", "--to", "json5", "--timestamp", wrong, path).err
+
+
+# ---- memscope: semantics
+
+
+def test_memscope_analysis() -> None:
+    """Sums by hand: 64, 2**64 - 1 and 40 bytes."""
+    huge = (1 << 64) - 1
+    found = mf.memscope_analysis(MEMSCOPE_RECORDS)
+    use = mf.MemscopeUse
+    assert found.total == use(None, 3, huge + 104, 2, huge + 40, 1, 64, 40, huge, (huge + 104) / 3)
+    assert (found.named, found.first_alloc_ns, found.last_alloc_ns) == (2, 10, 30)
+    assert found.lifetimes == mf.MemscopeLifetimes(2, 0, 5, 2.5)
+    vec = (1, 64, 0, 0, 1, 64, 64, 64, 64.0)
+    big = (1, huge, 1, huge, 0, 0, huge, huge, float(huge))
+    small = (1, 40, 1, 40, 0, 0, 40, 40, 40.0)
+    assert found.by_type == (use("*mut c_void", *big), use("Vec<u8>", *vec), use(None, *small))
+    both = (2, huge + 40, 2, huge + 40, 0, 0, 40, huge, (huge + 40) / 2)
+    assert found.by_thread == (use("t", *both), use("ThreadId(1)", *vec))
+    assert found.by_scope == (use(None, *both), use("größe", *vec))
+    assert found.by_generic_type == (use("Vec", *vec),)
+    assert found.by_category == (use("primitive", *big), use("generic", *vec), use("unknown", *small))
+    below = (2, 104, 1, 40, 1, 64, 40, 64, 52.0)
+    assert found.by_size == (use("below 100", *below), use("102,400 and more", *big))
+    risk = mf.MemscopeRisk
+    name = MEMSCOPE_RECORDS[0].var_name
+    assert found.risks == (
+        risk("high", "raw pointer", "*mut c_void", None, 1, huge),
+        risk("high", "leaked", "Vec<u8>", name, 1, 64),
+        risk("medium", "foreign type", "*mut c_void", None, 1, huge),
+        risk("medium", "over 1 MiB", "*mut c_void", None, 1, huge),
+        risk("medium", "over 10 borrows", "Vec<u8>", name, 1, 64),
+        risk("low", "lifetime of 0 ms", "Vec<u8>", name, 1, 64),
+    )
+    nothing = mf.memscope_analysis([])
+    assert nothing.total == use(None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0)
+    assert nothing.lifetimes == mf.MemscopeLifetimes(0, 0, 0, 0.0)
+    assert (nothing.first_alloc_ns, nothing.by_type, nothing.risks) == (0, (), ())
+
+
+def test_memscope_size_classes() -> None:
+    sizes = (99, 0, 100, 1023, 1024, 10_239, 10_240, 102_399, 102_400)
+    found = mf.memscope_analysis([mf.Allocation(1, size, 1) for size in sizes])
+    told = [(use.name, use.records, use.smallest, use.largest) for use in found.by_size]
+    assert told == [
+        ("below 100", 2, 0, 99),
+        ("below 1,024", 2, 100, 1023),
+        ("below 10,240", 2, 1024, 10_239),
+        ("below 102,400", 2, 10_240, 102_399),
+        ("102,400 and more", 1, 102_400, 102_400),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("type_name", "category"),
+    [
+        ("Vec<u8>", "generic"),
+        ("Vec<", "collection"),
+        ("a::Vec>", "module_type"),
+        ("HashMapper", "collection"),
+        ("core::Vec", "module_type"),
+        ("", "primitive"),
+        (None, "unknown"),
+    ],
+)
+def test_memscope_category(type_name: Optional[str], category: str) -> None:
+    assert mf.memscope_category(type_name) == category
+
+
+@pytest.mark.parametrize(
+    ("record", "risks"),
+    [
+        (mf.Allocation(0, 1 << 20, 0, lifetime_ms=1, borrow_count=10), []),
+        (mf.Allocation(0, (1 << 20) + 1, 0), [("medium", "over 1 MiB")]),
+        (mf.Allocation(0, 0, 0, borrow_count=11), [("medium", "over 10 borrows")]),
+        (mf.Allocation(0, 0, 0, lifetime_ms=0), [("low", "lifetime of 0 ms")]),
+        (mf.Allocation(0, 0, 0, is_leaked=True), [("high", "leaked")]),
+        (mf.Allocation(0, 0, 0, type_name="Vec<*const u8>"), [("high", "raw pointer")]),
+        (mf.Allocation(0, 0, 0, type_name="&mut u8"), []),
+        (mf.Allocation(0, 0, 0, type_name='extern "C" fn()'), [("medium", "foreign type")]),
+        (mf.Allocation(0, 0, 0, type_name="std::ffi::CString"), [("medium", "foreign type")]),
+    ],
+)
+def test_memscope_risks(record: mf.Allocation, risks: List[Tuple[str, str]]) -> None:
+    assert mf.memscope_risks(record) == risks
+
+
+@pytest.mark.parametrize(
+    ("name", "promised", "upstream"),
+    [
+        ("my_analysis", "my_analysis/my_analysis.memscope", "my_analysis.memscope"),
+        ("run.v2", "run.v2/run.v2.memscope", "run.memscope"),
+        ("run.memscope", "run/run.memscope", "run.memscope"),
+        ("a/b.json", "a/b.json/b.json.memscope", "a/b.memscope"),
+        (".hidden", ".hidden/.hidden.memscope", ".hidden.memscope"),
+    ],
+)
+def test_memscope_path(name: str, promised: str, upstream: str) -> None:
+    """Erratum 1."""
+    assert mf.memscope_path(name) == f"MemoryAnalysis/{promised}"
+    assert mf.memscope_path(name, like_upstream=True) == f"MemoryAnalysis/{upstream}"
+
+
+@pytest.mark.parametrize("name", ["", "a/", ".", "..", "a/..", ".memscope"])
+def test_memscope_path_of_no_name(name: str) -> None:
+    with pytest.raises(ValueError, match="not the name of an export"):
+        mf.memscope_path(name)
+
+
+def test_memscope_description() -> None:
+    header = mf.MemscopeHeader(3, 52, 1, 10, 42)
+    assert mf.memscope_description(header, 7167) == "Full binary (52 total allocations: 10 user + 42 system, 6 KB)"
+    assert mf.memscope_description(header._replace(export_mode=0), 0) == "User-only binary (52 total allocations, 0 KB)"
+    assert mf.memscope_description(mf.MemscopeHeader(1, 5), 1024) == "Binary (5 total allocations, 1 KB)"
+
+
+# ---- memscope: command line
+
+
+@pytest.fixture
+def demo_snapshot(tmp_path: Path) -> Path:
+    assert cli("demo", tmp_path).code == 0
+    return tmp_path / "demo.memscope"
+
+
+def test_memscope_info(demo_snapshot: Path, tmp_path: Path) -> None:
+    text = cli("info", demo_snapshot).text
+    assert "  version     3, layout 3c\n" in text
+    assert "  kind        Full binary (10 total allocations: 9 user + 1 system, 1 KB)\n" in text
+    assert "  records     10: 9 named, 1 freed, 1 leaked; 2.0 MiB in all\n" in text
+    assert "  allocated   from 2025-12-06T00:00:00.000000Z, within 30.000 ms\n" in text
+    assert "  threads     2: ThreadId(1) 8 records, ThreadId(2) 2 records\n" in text
+    assert "  objects     borrow_info 6, clone_info 6, smart_pointer_info 2\n" in text
+    assert "metrics" not in text
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written(MEMSCOPE_RECORDS, metrics="default"))
+    assert "  metrics     ADVD, bitmap 0x23: lifecycle 2, container 0, type_usage 0\n" in cli("info", path).text
+    path.write_bytes(path.read_bytes() + b"x" * 4096)
+    size = path.stat().st_size
+    assert 4096 < size < 5120
+    assert "  kind        Full binary (3 total allocations: 2 user + 1 system, 4 KB)\n" in cli("info", path).text
+    path.write_bytes(memscope_written([]))
+    assert "allocated" not in cli("info", path).text
+    path.write_bytes(memscope_written([mf.Allocation(1, 2, 3, thread_id=f"t{number}") for number in range(9)], "1a"))
+    text = cli("info", path).text
+    assert "  version     1, layout 1a\n  kind        Binary (9 total allocations, 0 KB)\n" in text
+    assert "t7 1 record, ...\n  objects     none\n" in text
+    path.write_bytes(cli("convert", "--to", "json", path).out)
+    text = cli("info", path).text
+    assert "  version     layout T, JSON text\n" in text
+    assert "kind" not in text
+
+
+def test_memscope_stats(demo_snapshot: Path, tmp_path: Path) -> None:
+    lines = cli("stats", "--top", "3", demo_snapshot).text.splitlines()
+    assert lines[:5] == [
+        f"{demo_snapshot}: 10 allocations of 2.0 MiB within 30.000 ms",
+        "  sizes       48 to 2,097,152 bytes, 216,033.6 on average",
+        "  named       9",
+        "  active      9 of 2.0 MiB",
+        "  leaked      1 of 2.0 MiB",
+    ]
+    assert lines[5] == "  lifetimes   50 to 60 ms, 55.0 ms on average, of 6 records that tell one"
+    assert "By type (the first 3 of 4)" in lines
+    rows = [line.split() for line in lines]
+    assert ["2,097,152", "1", "2,097,152.0", "2,097,152", "1", "1", "*mut", "core::ffi::c_void"] in rows
+    assert ["63,000", "6", "10,500.0", "32,000", "5", "0", "alloc::vec::Vec<u8>"] in rows
+    assert ["high", "leaked", "2,097,152", "1", "handle:", "*mut", "core::ffi::c_void"] in rows
+    numbers = json.loads(cli("stats", "--json", demo_snapshot).text)
+    assert numbers["total"]["bytes"] == 63_000 + 2 * 48 + 2_097_152 + 88
+    assert [use["name"] for use in numbers["by_size"]] == [
+        "below 100",
+        "below 1,024",
+        "below 10,240",
+        "below 102,400",
+        "102,400 and more",
+    ]
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written([mf.Allocation(1, 2, 3, type_name="")]))
+    rows = [line.split() for line in cli("stats", path).text.splitlines()]
+    assert ["2", "1", "2.0", "2", "1", "0", '""'] in rows
+    assert ["2", "1", "2.0", "2", "1", "0", "(none)"] in rows
+    path.write_bytes(memscope_written([]))
+    assert cli("stats", path).text == f"{path}: 0 allocations of 0 bytes within 0 ns\n"
+
+
+def test_memscope_compare(tmp_path: Path) -> None:
+    def of(var: Optional[str], size: int, *, freed: bool = False) -> mf.Allocation:
+        return mf.Allocation(1, size, 1, 2 if freed else None, var_name=var, type_name="t")
+
+    first, second = tmp_path / "first.memscope", tmp_path / "second.memscope"
+    first.write_bytes(memscope_written([of("a", 10), of("b", 20), of("c", 30), of("d", 5), of(None, 7), of("f", 8)]))
+    then = [of("a", 10), of("a", 15), of("c", 20), of("d", 5), of("e", 1), of("e", 900, freed=True), of(None, 7)]
+    second.write_bytes(memscope_written([*then, of("f", 4), of("f", 4)]))
+    lines = cli("stats", first, second).text.splitlines()
+    assert lines[0] == f"{first} and {second}: not freed: 80 and 66 bytes, -14"
+    assert lines[1] == "  variables   of one type and name: 1 new, 1 gone, 2 grown, 1 shrunk, 2 same"
+    assert [line.split() for line in lines[5:]] == [
+        ["gone", "-20", "20", "0", "1", "0", "b:", "t"],
+        ["grown", "+15", "10", "25", "1", "2", "a:", "t"],
+        ["shrunk", "-10", "30", "20", "1", "1", "c:", "t"],
+        ["new", "+1", "0", "1", "0", "1", "e:", "t"],
+        ["grown", "+0", "8", "8", "1", "2", "f:", "t"],
+    ]
+    numbers = json.loads(cli("stats", "--json", first, second).text)
+    assert numbers["files"] == [str(first), str(second)]
+    assert numbers["changes"][0] == {
+        "change": "gone",
+        "type_name": "t",
+        "var_name": "b",
+        "records": [1, 0],
+        "bytes": [20, 0],
+    }
+    assert cli("stats", first, first).text.splitlines()[1:] == [
+        "  variables   of one type and name: 0 new, 0 gone, 0 grown, 0 shrunk, 6 same"
+    ]
