@@ -7259,17 +7259,15 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         return fields
 
     def _whole(self, read: Callable[[_MemscopeFields], None]) -> bytes:
-        """Read a part of the file that does not tell its size; returns its bytes."""
+        """Read a part of the file that does not tell its size; returns its bytes.  A fault comes before deviations."""
         while True:
-            fields = self._fields(self._silent)
             try:
-                read(fields)
+                read(self._fields(self._silent))
             except TruncatedError:
-                if self._fill():
-                    continue
-            except FormatError:
-                pass
-            break
+                if not self._fill():
+                    raise
+            else:
+                break
         fields = self._fields(self._problems)
         read(fields)
         data = self._data[self._at : fields.at]
