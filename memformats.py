@@ -62,6 +62,7 @@ from typing import (
     Callable,
     Dict,
     FrozenSet,
+    Generator,
     Generic,
     Iterable,
     Iterator,
@@ -6709,7 +6710,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
 
 
 _MemscopeScan = Callable[[str, int], Tuple[Any, int]]
-_MemscopeDecoder = Callable[[bytes, int, int], Optional[Allocation]]
+_MemscopeDecoder = Callable[[bytes, int, int], Generator[Allocation, None, Tuple[int, int, int]]]
 
 
 def _memscope_scanner() -> _MemscopeScan:
@@ -7258,17 +7259,15 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         return fields
 
     def _whole(self, read: Callable[[_MemscopeFields], None]) -> bytes:
-        """Read a part of the file that does not tell its size; returns its bytes."""
+        """Read a part of the file that does not tell its size; returns its bytes.  A fault comes before deviations."""
         while True:
-            fields = self._fields(self._silent)
             try:
-                read(fields)
+                read(self._fields(self._silent))
             except TruncatedError:
-                if self._fill():
-                    continue
-            except FormatError:
-                pass
-            break
+                if not self._fill():
+                    raise
+            else:
+                break
         fields = self._fields(self._problems)
         read(fields)
         data = self._data[self._at : fields.at]
@@ -7307,38 +7306,26 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         return self._read_binary_records()
 
     def _read_binary_records(self) -> Iterator[Allocation]:
-        # Records in their usual form are decoded here, everything else by _read_exactly.
-        size_at = _U32.unpack_from
+        # Usual records that are at hand are decoded by a generator for the layout, everything else by _read_exactly.
         total = self.header.total_count
         number = named = 0
         stepped_over = False
         try:
             while number < total:
                 decode = self._decoder()
-                data, at = self._data, self._at
-                have = len(data)
-                stop = have + 1
-                while at <= have - 5 and number < total:
-                    stop = at + 5 + size_at(data, at + 1)[0]
-                    record = decode(data, at, stop) if stop <= have else None
-                    if record is None:
-                        break
-                    at = stop
-                    number += 1
-                    if record[4] is not None:
-                        named += 1
-                    yield record
-                self._at = at
-                if number < total and (at > have - 5 or stop > have) and self._fill():
-                    continue
-                if number < total:
-                    one = self._read_exactly(number)
-                    number += 1
-                    if one is None:
-                        stepped_over = True
-                    else:
-                        named += one.var_name is not None
-                        yield one
+                if decode is not None:
+                    self._at, done, has_name = yield from decode(self._data, self._at, total - number)
+                    number += done
+                    named += has_name
+                    if number == total or (not self._at_hand() and self._fill()):
+                        continue
+                one = self._read_exactly(number)
+                number += 1
+                if one is None:
+                    stepped_over = True
+                else:
+                    named += one.var_name is not None
+                    yield one
             if not stepped_over:
                 self._check_counts(named)
             if self._have(4) and self._data[self._at : self._at + 4] == b"ADVD" and self.layout >= "2a":
@@ -7351,11 +7338,16 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         except FormatError as error:
             self._end(self._skipped + self._data[self._at :], error)
 
-    def _decoder(self) -> _MemscopeDecoder:
-        """What decodes the usual records of the layouts that are left, if they are still to be told apart also none."""
+    def _at_hand(self) -> bool:
+        """Whether the next record is, as far as its Length tells."""
+        length = self._data[self._at + 1 : self._at + 5]
+        return len(self._data) - self._at >= 5 + int.from_bytes(length, "little")
+
+    def _decoder(self) -> Optional[_MemscopeDecoder]:
+        """What decodes the usual records of the layouts that are left; None if they are still to be told apart."""
         both = self._layouts == ("2b", "2a")
         if self._skipped or (self._layouts[1:] and not both) or not self._same_form():
-            return _memscope_no_decoder
+            return None
         key = f"{self.layout}{both}"
         if key not in self._decoders:
             self._decoders[key] = _memscope_decoder(self.layout, both=both)
@@ -7558,179 +7550,220 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             return record, at + len(text[:end].encode())
 
 
-def _memscope_no_decoder(_data: bytes, _at: int, _stop: int) -> None:
-    """For layouts that are still to be told apart: all records are unusual."""
-
-
 def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
-    """A function of data, the start of a record and its end, which gives the record, or None for an unusual one.
+    """A generator of the usual records from a place in data on; it returns where it stops, and how many have a name.
 
-    ``both``: only records that layouts 2a and 2b read the same.
+    It takes ``data``, the place, and the number of records at most; ``both``: only what 2a and 2b read the same.
     """
-    # One unpack for each run of fields of fixed size; 24 slots of a list of bytes are looked at as one piece.
+    # Each run of numbers up to the next text or flag that matters is one unpack, if need be with bytes that turn out to
+    # be something else; what is too near the end of data for that is read by _read_exactly.
     new = tuple.__new__
-    oldest, stacks, slots, borrows = layout == "1a", layout >= "1c", layout >= "1c", layout >= "3b"
+    oldest, modern, borrows = layout == "1a", layout >= "1c", layout >= "3b"
     binary = layout >= "2b" and not both
     null, reference = (_MEMSCOPE_NULL, _MEMSCOPE_REFERENCE) if layout >= "2c" else (0, -1)
-    head = struct.Struct("<QQQB").unpack_from
+    head = struct.Struct("<BIQQQI" if oldest else "<BIQQQBI").unpack_from
+    freed = struct.Struct("<QI").unpack_from
     size_at = _U32.unpack_from
+    sizes_at = struct.Struct("<II").unpack_from
     number_at = _U64.unpack_from
-    state = struct.Struct("<IIBB").unpack_from
-    state_of_1b = struct.Struct("<IBB").unpack_from
+    state = struct.Struct("<IIBB" if modern else "<IBB").unpack_from
+    state_of_stack = struct.Struct("<IBB").unpack_from
     borrowed = struct.Struct("<BIIIB").unpack_from
+    lived = struct.Struct("<QBIIIB").unpack_from
     cloned = struct.Struct("<BIBB").unpack_from
+    cloned_after = struct.Struct("<QBIBB").unpack_from
     absent = bytes(14)
-    nothing = (None,) * 14
     none = b""
     names: Dict[bytes, str] = {}
-
-    def decode(data: bytes, at: int, stop: int) -> Optional[Allocation]:
-        if data[at] != 1:
-            return None
-        try:
-            ptr, size, alloc, flag = head(data, at + 5)
-            at += 30
-            dealloc = scope = stack = lifetime = borrow = clone = None
-            leaked = owned = False
-            borrow_count = 0
-            if oldest:
-                at -= 1
-            elif flag:
-                if flag != 1:
-                    return None
-                (dealloc,) = number_at(data, at)
-                at += 8
-            (length,) = size_at(data, at)
-            at += 4
-            if length == null:
-                name = None
-            else:
-                if length == reference:
-                    return None
-                name = data[at : at + length].decode()
-                at += length
-            (length,) = size_at(data, at)
-            at += 4
-            if length == null:
-                kind = None
-            else:
-                if length == reference:
-                    return None
-                piece = data[at : at + length]
-                kind = names.get(piece)
-                if kind is None:
-                    kind = keep(piece)
-                at += length
-            if not oldest:
-                (length,) = size_at(data, at)
-                at += 4
-                if length != null:
-                    if length == reference:
-                        return None
-                    piece = data[at : at + length]
-                    scope = names.get(piece)
-                    if scope is None:
-                        scope = keep(piece)
-                    at += length
-            (length,) = size_at(data, at)
-            if length == reference:
-                return None
-            at += 4
-            piece = data[at : at + length]
-            thread = names.get(piece)
-            if thread is None:
-                thread = keep(piece)
-            at += length
-            if stacks:
-                length, borrow_count, leaked, flag = state(data, at)
-                if length:
-                    at += 4
-                    frames = []
-                    for _ in range(length):
-                        (length,) = size_at(data, at)
-                        at += 4
-                        if length == reference or at > stop:
-                            return None
-                        frames.append(data[at : at + length].decode())
-                        at += length
-                    stack = tuple(frames)
-                    borrow_count, leaked, flag = state_of_1b(data, at)
-                    at += 6
-                else:
-                    at += 10
-            elif not oldest:
-                borrow_count, leaked, flag = state_of_1b(data, at)
-                at += 6
-            if not oldest:
-                if flag:
-                    (lifetime,) = number_at(data, at)
-                    at += 8
-                if leaked > 1 or flag > 1:
-                    return None
-                leaked = leaked == 1
-            if borrows:
-                flag, immutable, mutable, most, last = borrowed(data, at)
-                at += 1
-                if flag:
-                    at += 13
-                    time = None
-                    if last:
-                        (time,) = number_at(data, at)
-                        at += 8
-                    if flag > 1 or last > 1:
-                        return None
-                    borrow = new(BorrowInfo, (immutable, mutable, most, time))
-                flag, times, is_clone, last = cloned(data, at)
-                at += 1
-                if flag:
-                    at += 6
-                    original = None
-                    if last:
-                        (original,) = number_at(data, at)
-                        at += 8
-                    if flag > 1 or last > 1 or is_clone > 1:
-                        return None
-                    clone = new(CloneInfo, (times, is_clone == 1, original))
-                flag = data[at]
-                at += 1
-                if flag > 1:
-                    return None
-                owned = flag == 1
-            objects: Tuple[Any, ...] = nothing
-            if slots:
-                if data[at : at + 14] == absent:
-                    at += 14
-                else:
-                    found: List[Any] = []
-                    for place in range(14):
-                        flag = data[at]
-                        at += 1
-                        if not flag:
-                            found.append(None)
-                        elif flag != 1 or (both and place < 2):
-                            return None
-                        elif place < 2 and binary:
-                            value, at = (_memscope_layout_at if place else _memscope_pointer_at)(data, at)
-                            found.append(value)
-                        else:
-                            (length,) = size_at(data, at)
-                            if length == reference:
-                                return None
-                            at += 4 + length
-                            found.append(data[at - length : at].decode())
-                    objects = tuple(found)
-        except (struct.error, IndexError, ValueError):
-            return None
-        if at != stop:
-            return None
-        usual = (ptr, size, alloc, dealloc, name, kind, scope, thread, stack, borrow_count, leaked, lifetime)
-        return new(Allocation, (*usual, borrow, clone, owned, *objects, None, None, none))
 
     def keep(piece: bytes) -> str:
         """The text of a name that comes again and again."""
         if len(names) > 4096:
             names.clear()
         return names.setdefault(piece, piece.decode())
+
+    def decode(data: bytes, at: int, most: int) -> Generator[Allocation, None, Tuple[int, int, int]]:
+        have = len(data)
+        done = named = start = 0
+        flag = length = 0
+        try:
+            while done < most:
+                start = at
+                dealloc = name = kind = scope = stack = lifetime = borrow = clone = None
+                leaked = owned = False
+                borrow_count = 0
+                if oldest:
+                    type, length, ptr, size, alloc, next_size = head(data, at)
+                    stop = at + 5 + length
+                    at += 33
+                else:
+                    type, length, ptr, size, alloc, flag, next_size = head(data, at)
+                    stop = at + 5 + length
+                    at += 34
+                    if flag:
+                        dealloc, next_size = freed(data, at - 4)
+                        at += 8
+                if type != 1 or flag > 1 or stop > have:
+                    break
+                if next_size != null:
+                    if next_size == reference:
+                        break
+                    name = data[at : at + next_size].decode()
+                    at += next_size
+                (next_size,) = size_at(data, at)
+                at += 4
+                if next_size != null:
+                    if next_size == reference:
+                        break
+                    piece = data[at : at + next_size]
+                    kind = names.get(piece)
+                    if kind is None:
+                        kind = keep(piece)
+                    at += next_size
+                if oldest:
+                    (next_size,) = size_at(data, at)
+                    at += 4
+                else:
+                    length, next_size = sizes_at(data, at)
+                    at += 8
+                    if length != null:
+                        if length == reference:
+                            break
+                        piece = data[at - 4 : at - 4 + length]
+                        scope = names.get(piece)
+                        if scope is None:
+                            scope = keep(piece)
+                        at += length
+                        (next_size,) = size_at(data, at - 4)
+                if next_size == reference:
+                    break
+                piece = data[at : at + next_size]
+                thread = names.get(piece)
+                if thread is None:
+                    thread = keep(piece)
+                at += next_size
+                if not oldest:
+                    if modern:
+                        depth, borrow_count, leaked, flag = state(data, at)
+                        at += 10
+                        if depth:
+                            frames = []
+                            at -= 6
+                            for _ in range(depth):
+                                (length,) = size_at(data, at)
+                                at += 4
+                                if length == reference or at > stop:
+                                    break
+                                frames.append(data[at : at + length].decode())
+                                at += length
+                            if len(frames) < depth:
+                                break
+                            stack = tuple(frames)
+                            borrow_count, leaked, flag = state_of_stack(data, at)
+                            at += 6
+                    else:
+                        borrow_count, leaked, flag = state(data, at)
+                        at += 6
+                    if leaked > 1 or flag > 1:
+                        break
+                    leaked = leaked == 1
+                    if borrows:
+                        if flag:
+                            lifetime, flag, immutable, mutable, most_borrows, last = lived(data, at)
+                            at += 9
+                        else:
+                            flag, immutable, mutable, most_borrows, last = borrowed(data, at)
+                            at += 1
+                        if not flag:
+                            flag, times, is_clone, original = cloned(data, at)
+                            at += 1
+                        else:
+                            if flag > 1 or last > 1:
+                                break
+                            if last:
+                                last, flag, times, is_clone, original = cloned_after(data, at + 13)
+                                at += 22
+                            else:
+                                last = None
+                                flag, times, is_clone, original = cloned(data, at + 13)
+                                at += 14
+                            borrow = new(BorrowInfo, (immutable, mutable, most_borrows, last))
+                        if flag:
+                            if flag > 1 or is_clone > 1 or original > 1:
+                                break
+                            at += 6
+                            if original:
+                                (original,) = number_at(data, at)
+                                at += 8
+                            else:
+                                original = None
+                            clone = new(CloneInfo, (times, is_clone == 1, original))
+                        flag = data[at]
+                        at += 1
+                        if flag > 1:
+                            break
+                        owned = flag == 1
+                    elif flag:
+                        (lifetime,) = number_at(data, at)
+                        at += 8
+                if not modern or data[at : at + 14] == absent:
+                    if modern:
+                        at += 14
+                    if at != stop:
+                        break
+                    record = new(
+                        Allocation,
+                        (
+                            *(
+                                ptr,
+                                size,
+                                alloc,
+                                dealloc,
+                                name,
+                                kind,
+                                scope,
+                                thread,
+                                stack,
+                                borrow_count,
+                                leaked,
+                                lifetime,
+                            ),
+                            *(borrow, clone, owned, None, None, None, None, None, None, None, None, None, None, None),
+                            *(None, None, None, None, None, none),
+                        ),
+                    )
+                else:
+                    objects: List[Any] = []
+                    for place in range(14):
+                        flag = data[at]
+                        at += 1
+                        if not flag:
+                            objects.append(None)
+                        elif flag > 1 or (both and place < 2):
+                            break
+                        elif place < 2 and binary:
+                            value, at = (_memscope_layout_at if place else _memscope_pointer_at)(data, at)
+                            objects.append(value)
+                        else:
+                            (length,) = size_at(data, at)
+                            if length == reference:
+                                break
+                            at += 4 + length
+                            objects.append(data[at - length : at].decode())
+                    if len(objects) < 14 or at != stop:
+                        break
+                    state_of_it = (stack, borrow_count, leaked, lifetime, borrow, clone, owned)
+                    values = (ptr, size, alloc, dealloc, name, kind, scope, thread, *state_of_it)
+                    record = new(Allocation, (*values, *objects, None, None, none))
+                done += 1
+                if name is not None:
+                    named += 1
+                yield record
+            else:
+                start = at
+        except (struct.error, IndexError, ValueError):
+            pass
+        return start, done, named
 
     return decode
 
