@@ -9233,10 +9233,12 @@ def _memscope_again(text: str, **form: Any) -> str:
     digits = None if "\\ud800" in text.lower() else _memscope_digits  # no text of upstream's has such an escape
     value = _parse_json(text, digits)
     level = [value] if text.count("[") + text.count("{") > _MEMSCOPE_DEPTH else []
-    for _ in range(_MEMSCOPE_DEPTH):
-        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
-        level = [one for items in inner for one in items]
-    if any(isinstance(one, (dict, list)) for one in level):
+    depth = -1
+    while level:
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [one for items in inner for one in items if isinstance(one, (dict, list))]
+        depth += 1
+    if depth >= _MEMSCOPE_DEPTH:
         raise ValueError("nested too deeply")
     made = json.dumps(value, ensure_ascii=False, allow_nan=False, **form)
     return made if digits is None else made.replace(f'"{_MEMSCOPE_KEPT}', "").replace(f'{_MEMSCOPE_KEPT}"', "")
