@@ -9220,6 +9220,8 @@ def _prof_switches_json(tree: ProfTree) -> List[str]:
 _MEMSCOPE_KEPT = "\ud800"  # around the digits of a float that Python would write in another way; no UTF-8 gives it
 _MEMSCOPE_DEPTH = 127  # levels of objects and lists in each other that upstream's JSON library takes
 _MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
+# What JSON holds that is not compact, may be escaped otherwise, or is Python's; where strings hold it, it does no harm.
+_MEMSCOPE_LOOSE = (*"\n\r\t", ", ", ": ", "{ ", "[ ", " ,", " :", " }", " ]", "\\u", "\\/", "NaN", "Infinity")
 _memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string, as upstream writes it
 
 
@@ -9230,9 +9232,18 @@ def _memscope_digits(digits: str) -> Union[float, str]:
 
 def _memscope_again(text: str, **form: Any) -> str:
     """JSON text in another form, one of ``json.dumps``; its numbers stay.  Raises ValueError for what is no JSON."""
+    deep = text.count("[") + text.count("{") > _MEMSCOPE_DEPTH
+    if (
+        form == _MEMSCOPE_COMPACT
+        and not deep
+        and text == text.strip()
+        and not any(map(text.__contains__, _MEMSCOPE_LOOSE))
+    ):
+        _parse_json(text)
+        return text
     digits = None if "\\ud800" in text.lower() else _memscope_digits  # no text of upstream's has such an escape
     value = _parse_json(text, digits)
-    level = [value] if text.count("[") + text.count("{") > _MEMSCOPE_DEPTH else []
+    level = [value] if deep else []
     depth = -1
     while level:
         inner = [one.values() if isinstance(one, dict) else one for one in level]

@@ -6626,6 +6626,24 @@ def test_memscope_types_without_a_name(size: int, name: str, tmp_path: Path) -> 
     assert f'"type_name":"{name}"' in made["memory_analysis"]
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ('{"a":"b, c: [ ]","d":[1e400,-0.0,1E2,12345678901234567890,0.10]}', None),
+        (' {"a":1.50}', '{"a":1.50}'),
+        ('{"a":1}\n', '{"a":1}'),
+        ('{ "a" : [ 1 , 2e5 ] , "b" :\t{ } }', '{"a":[1,2e5],"b":{}}'),
+        ('["NaN, Infinity",1e-5]', None),
+        ('["\\u0041",0.00001]', '["A",0.00001]'),
+    ],
+)
+def test_memscope_slots_are_made_compact(text: str, wanted: Optional[str], tmp_path: Path) -> None:
+    """Without blanks, each number in its own digits."""
+    path = tmp_path / "file.memscope"
+    path.write_bytes(memscope_written([mf.Allocation(1, 2, 3, type_usage=text)]))
+    assert f'"type_usage":{wanted or text},"function_call' in cli("convert", "--to", "json", path).text
+
+
 def test_memscope_slots_that_are_no_json(tmp_path: Path) -> None:
     """Upstream refuses the file; ours keeps the text.  Nor does text that is not UTF-8 spoil the JSON."""
     path = tmp_path / "file.memscope"
