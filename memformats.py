@@ -6414,7 +6414,7 @@ MEMSCOPE_RULES: Rules = {
     "segment_size is not that of the section": ("deviation", "bad-size"),
     "bytes after the last record": ("deviation", "trailing-data"),
     "a string that stands there already": ("note", "bad-value"),
-    "the counts are modulo 65536": ("note", "bad-count"),
+    "the other counts are modulo 65536": ("note", "bad-count"),
     "the size of NONE is not 0": ("note", "bad-size"),
     "reserved bytes are not 0": ("note", "bad-value"),
 }
@@ -6838,6 +6838,8 @@ def _explain_memscope(walk: _Walk) -> Iterator[None]:
         walk.annotate(note, "version")
     if header.get("export_mode", 0) > 1:
         walk.problem("export_mode is neither 0 nor 1", "export_mode")
+    if "export_mode" in header and header["total_count"] > 0xFFFF:
+        walk.problem("the other counts are modulo 65536", "total_count")
     if header.get("reserved") or header.get("padding"):
         walk.problem("reserved bytes are not 0")
     yield
@@ -6854,8 +6856,6 @@ def _explain_memscope(walk: _Walk) -> Iterator[None]:
         counts = (header["user_count"], header["system_count"])
         if counts not in (mode, (header["total_count"] & 0xFFFF, 0)):
             walk.problem("the counts are not those of the records")
-        elif header["total_count"] > 0xFFFF:
-            walk.problem("the counts are modulo 65536")
     if walk.data[walk.offset : walk.offset + 4] == b"ADVD" and layouts[0] >= "2a":
         yield
         _explain_memscope_metrics(walk, layouts[0], texts)
@@ -7209,6 +7209,8 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         if self.layout >= "2c":
             block = self._whole(self._read_strings)
             self._string_block = None if block == _MEMSCOPE_NO_STRINGS else block
+        if self.header.export_mode is not None and self.header.total_count > 0xFFFF:
+            self._problems.add("the other counts are modulo 65536", 12, "total_count", str(self.header.total_count))
         if (self.header.export_mode or 0) > 1:
             self._problems.add("export_mode is neither 0 nor 1", 16, "export_mode", str(self.header.export_mode))
         for name, place in ("reserved", 21 if self.layout == "2d" else 28), ("padding", layout.size - 2):
@@ -7445,8 +7447,6 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         if counts not in (by_mode, (header.total_count & 0xFFFF, 0)):
             detail = f"{counts[0]} and {counts[1]}, not {by_mode[0]} and {by_mode[1]}"
             self._problems.add("the counts are not those of the records", 17, "user_count", detail)
-        elif header.total_count > 0xFFFF:
-            self._problems.add("the counts are modulo 65536", 17, "user_count")
 
     def _read_metrics(self) -> None:
         metrics: Optional[AdvancedMetrics] = None

@@ -1014,9 +1014,11 @@ def test_lines_and_whole_say_the_same(name: str) -> None:
     for data in SMALL_FILES[name]:
         document = json.loads(decoded(data, name, recover=True))
         lines = [json.loads(line) for line in decoded(data, name, lines=True, recover=True).splitlines()]
-        assert lines[0] == {k: v for k, v in document.items() if k not in ("records", "problems", "tail")}
+        late = {key: value for key, value in lines[-1].items() if key not in ("problems", "tail")}
+        assert {**lines[0], **late} == {k: v for k, v in document.items() if k not in ("records", "problems", "tail")}
+        assert not {*lines[0]} & {*late}
         assert lines[1:-1] == document["records"]
-        assert lines[-1] == {"problems": document["problems"], "tail": document["tail"]}
+        assert lines[-1] == {**late, "problems": document["problems"], "tail": document["tail"]}
         assert decoded(data, name, recover=True).isascii()
         spellings: List[Json] = [
             {"indent": 1},
@@ -5474,6 +5476,23 @@ def ms_rich(layout: str) -> bytes:
     return ms_file(layout, ms_records(layout), named=3, end=metrics if layout >= "2a" else b"")
 
 
+def ms_odd_pointers() -> List[bytes]:
+    """With a flag that is neither 0 nor 1, and with more clones than there are bytes."""
+    plain = ms_pointer()
+    return [plain[:8] + b"\2" + plain[9:], plain[:9] + b"\xff\xff\xff\x7f" + plain[13:], plain]
+
+
+def ms_odd_layouts() -> List[bytes]:
+    """The same of a memory layout, and with texts that are longer than the file."""
+    full = ms_layout(2)
+    return [
+        full.replace(struct.pack("<QB", 4, 1), struct.pack("<QB", 4, 2)),
+        full[: -len(ms_text(b'{"a":1}')) - 1] + b"\2",
+        full.replace(ms_text(b"len"), b"\xff\xff\xff\x7flen"),
+        full.replace(ms_text(b"sort"), ms_text(b"\xff")),
+    ]
+
+
 def ms_odd() -> List[bytes]:
     """Files of layout 3c with what is unusual."""
     reference = b"\xff\xff\0\0\1\0"
@@ -5485,6 +5504,15 @@ def ms_odd() -> List[bytes]:
         ms_file("3c", [ms_record(owned=b"\0x", length=70 + 20), ms_record(pointer=b"\1" + ms_pointer(9)), ms_record()]),
         ms_file("3c", [ms_record(pointer=b"\1" + ms_pointer(full=True, kind=4), memory=b"\1" + ms_layout(2))]),
         ms_file("3c", [ms_record(memory=b"\1" + ms_layout(1)), ms_record(memory=b"\1" + ms_layout(3))]),
+        ms_file(
+            "3c", [ms_record(scope=reference), *[ms_record(stack=b"\1\0\0\0" + reference)] * 2], ms_block(b"a", b"b")
+        ),
+        ms_file(
+            "3c", [ms_record(borrow=b"\1" + bytes(12) + b"\2"), *[ms_record(slots=b"\1" + reference + bytes(11))] * 2]
+        ),
+        ms_file("3c", [ms_record(pointer=b"\1" + one) for one in ms_odd_pointers()]),
+        ms_file("3c", [ms_record(memory=b"\1" + one) for one in ms_odd_layouts()]),
+        ms_file("2a", [ms_record("2a", slots=b"\2" + bytes(11)), ms_record("2a", name=ms_text(b"a\xff"))]),
         ms_file("3c", [ms_record()], end=b"more", mode=2, reserved=1, padding=2),
         ms_file("3c", [ms_record()], total=3, end=ms_metrics(7, [], [], [], size=3, reserved=1)),
         ms_file("3c", [ms_record(type=2), ms_record(type=3), ms_record()], user=3, system=9),
@@ -5538,7 +5566,7 @@ MS_MEMBERS = """    "ptr": 4096,
     },
 """ + ",\n".join(f'    "{name}": null' for name in (*mf.MEMSCOPE_SLOTS[1:], "drop_chain_analysis"))
 MS_MODULE = MS_MEMBERS + ',\n    "module_path": "app::main"'
-MS_SHORT = '    "size": 64, "ptr": 4096, "x": "\\u00e9", "timestamp_alloc": 5'
+MS_SHORT = '    "ptr": 4096, "x": "\\u00e9", "size": 64, "timestamp_alloc": 5'
 MS_LISTS = [
     ms_list(MS_MEMBERS, MS_MODULE),
     ms_list(MS_SHORT, MS_SHORT, end="\n ]\n"),
@@ -5899,7 +5927,7 @@ def test_memscope_counts_modulo_65536() -> None:
     assert struct.unpack_from("<HH", data, 17) == (464, 70_000 - 464 - 65_536)
     read = outcome(data, "memscope")
     assert len(read.records) == 70_000
-    assert [place(problem) for problem in read.problems] == [("bad-count", 17, "user_count")]
+    assert [place(problem) for problem in read.problems] == [("bad-count", 12, "total_count")]
     assert read.problems[0].severity == "note"
     assert memscope_written(read.records, mode="full") == data[:21] + b"\3" + data[22:]
 
