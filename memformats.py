@@ -7768,18 +7768,19 @@ def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
     return decode
 
 
-_MEMSCOPE_NUMBER_FLAG = struct.Struct("<QB").unpack_from
-_MEMSCOPE_LAYOUT_START = struct.Struct("<QQI").unpack_from
-_MEMSCOPE_FIELD_END = struct.Struct("<QQQB").unpack_from
-_MEMSCOPE_NUMBER_SIZE = struct.Struct("<QI").unpack_from
-_MEMSCOPE_NUMBERS_BYTE = struct.Struct("<QQB").unpack_from
-_MEMSCOPE_FLOAT = struct.Struct("<d").unpack_from
-_MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB").unpack_from
+_MEMSCOPE_NUMBER_FLAG = struct.Struct("<QB")
+_MEMSCOPE_TRIPLE = struct.Struct("<QQQ").pack
+_MEMSCOPE_LAYOUT_START = struct.Struct("<QQI")
+_MEMSCOPE_FIELD_END = struct.Struct("<QQQB")
+_MEMSCOPE_NUMBER_SIZE = struct.Struct("<QI")
+_MEMSCOPE_NUMBERS_BYTE = struct.Struct("<QQB")
+_MEMSCOPE_FLOAT_SIZE = struct.Struct("<dI")
+_MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB")
 
 
 def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
     """A smart pointer in its usual form, and where it ends; ValueError, IndexError or struct.error is another."""
-    pointer, flag = _MEMSCOPE_NUMBER_FLAG(data, at)
+    pointer, flag = _MEMSCOPE_NUMBER_FLAG.unpack_from(data, at)
     at += 9
     origin = weak = None
     if flag:
@@ -7820,30 +7821,30 @@ def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
 def _memscope_layout_at(data: bytes, at: int) -> Tuple[MemoryLayout, int]:
     """A memory layout in its usual form, and where it ends; raises the same."""
     new = tuple.__new__
-    total, alignment, size = _MEMSCOPE_LAYOUT_START(data, at)
+    total, alignment, size = _MEMSCOPE_LAYOUT_START.unpack_from(data, at)
     at += 20
     fields = []
     for _ in range(size):
         name, at = _memscope_text_at(data, at)
         kind, at = _memscope_text_at(data, at)
-        *numbers, padding = _MEMSCOPE_FIELD_END(data, at)
+        *numbers, padding = _MEMSCOPE_FIELD_END.unpack_from(data, at)
         at += 25
         if padding > 1:
             raise ValueError("a flag of another form")
         fields.append(new(FieldLayout, (name, kind, *numbers, padding == 1)))
-    padding, size = _MEMSCOPE_NUMBER_SIZE(data, at)
+    padding, size = _MEMSCOPE_NUMBER_SIZE.unpack_from(data, at)
     at += 12
     places = []
     for _ in range(size):
-        start, length, reason = _MEMSCOPE_NUMBERS_BYTE(data, at)
+        start, length, reason = _MEMSCOPE_NUMBERS_BYTE.unpack_from(data, at)
         at += 17
         text = ""
         if reason == 3:
             text, at = _memscope_text_at(data, at)
         places.append(new(PaddingLocation, (start, length, new(PaddingReason, (_MEMSCOPE_REASONS[reason], text)))))
-    (ratio,) = _MEMSCOPE_FLOAT(data, at)
+    (ratio,) = _MEMSCOPE_FORMS["f64"].unpack_from(data, at)
     advice, at = _memscope_texts_at(data, at + 8)
-    use, cache, waste, level = _MEMSCOPE_EFFICIENCY(data, at)
+    use, cache, waste, level = _MEMSCOPE_EFFICIENCY.unpack_from(data, at)
     at += 25
     savings = 0
     suggestions: Tuple[str, ...] = ()
@@ -8128,15 +8129,15 @@ def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> byte
     return _U32.pack(_unsigned(f"the size of {name}", len(data), 32)) + data
 
 
-def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
-    """What gives the bytes of a usual record, and None for an unusual one, as all are in layouts before 2b."""
-    if not "2b" <= layout < "T":
+def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
+    """What gives the bytes of a usual record, and None for an unusual one, as all are in layouts 1a and 1b."""
+    if not "1c" <= layout < "T":
         return lambda _record: None
-    borrows = layout >= "3b"
+    borrows, all_json = layout >= "3b", layout in _MEMSCOPE_JSON_ONLY
     start = struct.Struct("<BIQQQ").pack
     time = struct.Struct("<BQ").pack
-    state = struct.Struct("<IIBB").pack
-    state_alive = struct.Struct("<IIBBQ").pack
+    state = struct.Struct("<IBB").pack
+    state_alive = struct.Struct("<IBBQ").pack
     borrowed = struct.Struct("<BIIIB").pack
     borrowed_at = struct.Struct("<BIIIBQ").pack
     cloned = struct.Struct("<BIBB").pack
@@ -8149,7 +8150,7 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
     def encode(record: Any) -> Optional[bytes]:
         ptr, size, alloc, dealloc, name, kind, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
         rest = record[15:]
-        if stack is not None or type(thread) is not str or type(leaked) is not bool:
+        if type(thread) is not str or type(leaked) is not bool:
             return None
         try:
             data = b""
@@ -8158,10 +8159,16 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
                 if not piece:
                     return None
                 data += piece
-            if lifetime is None:
-                data += state(0, borrow_count, leaked, 0)
+            if not stack:
+                if stack is not None:
+                    return None
+                data += b"\0\0\0\0"
             else:
-                data += state_alive(0, borrow_count, leaked, 1, lifetime)
+                data += _U32.pack(len(stack)) + b"".join([sized(frame) for frame in stack])
+            if lifetime is None:
+                data += state(borrow_count, leaked, 0)
+            else:
+                data += state_alive(borrow_count, leaked, 1, lifetime)
             if borrows:
                 borrow, clone, owned = record[12:15]
                 if borrow is None:
@@ -8191,15 +8198,18 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
                 data += absent
             else:
                 pointer, memory, *slots, drop, path, raw = rest
-                if raw or drop is not None or path is not None or type(pointer) is str or type(memory) is str:
+                if raw or drop is not None or path is not None:
                     return None
-                data += _memscope_write_value("smart_pointer_info", "?smart_pointer_info", pointer, layout)
-                data += _memscope_write_value("memory_layout", "?memory_layout", memory, layout)
+                if all_json:
+                    slots = [pointer, memory, *slots]
+                else:
+                    data += b"\0" if pointer is None else b"\1" + _memscope_pointer_bytes(pointer)
+                    data += b"\0" if memory is None else b"\1" + _memscope_layout_bytes(memory)
                 data += b"".join([b"\0" if slot is None else b"\1" + sized(slot) for slot in slots])
             if dealloc is None:
                 return start(1, 25 + len(data), ptr, size, alloc) + b"\0" + data
             return start(1, 33 + len(data), ptr, size, alloc) + time(1, dealloc) + data
-        except (struct.error, TypeError, ValueError):
+        except (struct.error, TypeError, ValueError, AttributeError):
             return None  # _record_bytes tells what is wrong
 
     def keep(text: Optional[str]) -> bytes:
@@ -8213,12 +8223,66 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
         return names.setdefault(text, piece) if usual else b""
 
     def sized(text: str) -> bytes:
-        data = _encode_text(text)
+        data = text.encode("utf-8", "surrogateescape")
         if len(data) == _MEMSCOPE_REFERENCE:
             raise ValueError("a text of 65535 bytes")
         return _U32.pack(len(data)) + data
 
     return encode
+
+
+def _memscope_pointer_bytes(pointer: SmartPointer) -> bytes:
+    """The bytes of a usual smart pointer; TypeError, ValueError, AttributeError or struct.error: it is another."""
+    clones, history = pointer.clones, pointer.ref_count_history
+    flags = (pointer.is_weak_reference, pointer.is_data_owner, pointer.is_implicitly_deallocated)
+    if not all(flag is True or flag is False for flag in flags):
+        raise TypeError("a flag that is no bool")
+    origin, weak = pointer.cloned_from, pointer.weak_count
+    parts = [
+        _U64.pack(pointer.data_ptr),
+        b"\0" if origin is None else b"\1" + _U64.pack(origin),
+        struct.pack(f"<I{len(clones)}Q", len(clones), *clones) if clones else b"\0\0\0\0",
+        _U32.pack(len(history)) if history else b"\0\0\0\0",
+        *[_MEMSCOPE_TRIPLE(*counts) for counts in history],
+        b"\0" if weak is None else b"\1" + _U64.pack(weak),
+        bytes([*flags, _MEMSCOPE_POINTERS.index(pointer.pointer_type)]),
+    ]
+    return b"".join(parts)
+
+
+def _memscope_layout_bytes(layout: MemoryLayout) -> bytes:
+    """The same of a usual memory layout."""
+    total, alignment, fields, info, efficiency, analysis = layout
+    parts = [_MEMSCOPE_LAYOUT_START.pack(total, alignment, len(fields))]
+    for name, kind, offset, size, field_alignment, padding in fields:
+        if type(padding) is not bool:
+            raise TypeError("a flag that is no bool")
+        numbers = _MEMSCOPE_FIELD_END.pack(offset, size, field_alignment, padding)
+        parts += (_memscope_texts_bytes((name, kind)), numbers)
+    parts.append(_MEMSCOPE_NUMBER_SIZE.pack(info.total_padding_bytes, len(info.padding_locations)))
+    for start, size, (reason, text) in info.padding_locations:
+        parts.append(_MEMSCOPE_NUMBERS_BYTE.pack(start, size, _MEMSCOPE_REASONS.index(reason)))
+        if reason == "Other":
+            parts.append(_memscope_texts_bytes((text,)))
+        elif text:
+            raise ValueError("a text that is not stored")
+    advice = info.optimization_suggestions
+    parts += (_MEMSCOPE_FLOAT_SIZE.pack(info.padding_ratio, len(advice)), _memscope_texts_bytes(advice))
+    use, cache, waste, (kind, savings, suggestions) = efficiency
+    level = _MEMSCOPE_LEVELS.index(kind)
+    parts.append(_MEMSCOPE_EFFICIENCY.pack(use, cache, waste, level))
+    if level:
+        parts.append(_U64.pack(savings))
+    if level > 1:
+        parts += (_U32.pack(len(suggestions)), _memscope_texts_bytes(suggestions))
+    elif suggestions or (savings and not level):
+        raise ValueError("suggestions that are not stored")
+    parts.append(b"\0" if analysis is None else b"\1" + _memscope_texts_bytes((analysis,)))
+    return b"".join(parts)
+
+
+def _memscope_texts_bytes(texts: Iterable[str]) -> bytes:
+    return b"".join([_U32.pack(len(data)) + data for data in map(_encode_text, texts)])
 
 
 # ---- memscope: semantics

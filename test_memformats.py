@@ -6081,7 +6081,7 @@ MS_POTENTIAL = mf.OptimizationPotential("Minor", 1, ("x",))
         ),
         (
             "3c",
-            {"memory_layout": MS_LAYOUT._replace(padding_info=mf.PaddingInfo(padding_ratio=cast("Any", 1)))},
+            {"memory_layout": MS_LAYOUT._replace(padding_info=mf.PaddingInfo(padding_ratio=cast("Any", "1")))},
             "float",
         ),
         ("3c", {"raw": "text"}, "bytes-like"),
