@@ -8136,6 +8136,7 @@ def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
     borrows, all_json = layout >= "3b", layout in _MEMSCOPE_JSON_ONLY
     start = struct.Struct("<BIQQQ").pack
     time = struct.Struct("<BQ").pack
+    present = struct.Struct("<BI").pack
     state = struct.Struct("<IBB").pack
     state_alive = struct.Struct("<IBBQ").pack
     borrowed = struct.Struct("<BIIIB").pack
@@ -8200,12 +8201,25 @@ def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
                 pointer, memory, *slots, drop, path, raw = rest
                 if raw or drop is not None or path is not None:
                     return None
+                parts = [b"", data]  # the start comes last, when the length is known
                 if all_json:
                     slots = [pointer, memory, *slots]
                 else:
-                    data += b"\0" if pointer is None else b"\1" + _memscope_pointer_bytes(pointer)
-                    data += b"\0" if memory is None else b"\1" + _memscope_layout_bytes(memory)
-                data += b"".join([b"\0" if slot is None else b"\1" + sized(slot) for slot in slots])
+                    parts.append(b"\0" if pointer is None else b"\1" + _memscope_pointer_bytes(pointer))
+                    parts.append(b"\0" if memory is None else b"\1" + _memscope_layout_bytes(memory))
+                for slot in slots:
+                    if slot is None:
+                        parts.append(b"\0")
+                    else:
+                        text = slot.encode("utf-8", "surrogateescape")
+                        if len(text) == _MEMSCOPE_REFERENCE:
+                            return None
+                        parts += (present(1, len(text)), text)
+                length = sum(map(len, parts))
+                parts[0] = start(1, length + 25, ptr, size, alloc) + b"\0"
+                if dealloc is not None:
+                    parts[0] = start(1, length + 33, ptr, size, alloc) + time(1, dealloc)
+                return b"".join(parts)
             if dealloc is None:
                 return start(1, 25 + len(data), ptr, size, alloc) + b"\0" + data
             return start(1, 33 + len(data), ptr, size, alloc) + time(1, dealloc) + data
