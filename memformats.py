@@ -6899,8 +6899,12 @@ def _explain_memscope_record(
     stop = start + 5 + int.from_bytes(head[1:], "little")
     trials: Dict[str, Tuple[int, Optional[FormatError]]] = {}
     for layout in layouts:
-        whole = _explain_memscope_trial(walk, where, layout, texts, stop)
-        trials[layout] = whole if whole[0] == stop else _explain_memscope_trial(walk, where, layout, texts, None)
+        found = None
+        if stop <= len(walk.data):
+            found = _explain_memscope_trial(walk, where, layout, texts, stop)
+        if found is None or found[0] != stop:
+            found = _explain_memscope_trial(walk, where, layout, texts, None)
+        trials[layout] = found
     follows = [
         one for one in layouts if trials[one][0] > 0 and _explain_memscope_follows(walk, trials[one][0], one, left)
     ]
@@ -7177,7 +7181,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._data = b""  # what has been taken of the file, and where in it the next field starts
         self._at = self._base = 0
         self._eof = False
-        self._skipped = b""  # records stepped over: they go into the raw of what comes next
+        self._skipped: List[bytes] = []  # records stepped over: they go into the raw of what comes next
         self._text_end: Optional[bytes] = None
         self._string_block: Optional[bytes] = None
         self._silent = _Problems(self.format, self.rules, strict=False, recover=False)
@@ -7336,9 +7340,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             if tail:
                 place = self._base + self._at
                 self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
-            self._end(self._skipped + tail)
+            self._end(b"".join([*self._skipped, tail]))
         except FormatError as error:
-            self._end(self._skipped + self._data[self._at :], error)
+            self._end(b"".join([*self._skipped, self._data[self._at :]]), error)
 
     def _at_hand(self) -> bool:
         """Whether the next record is, as far as its Length tells."""
@@ -7364,15 +7368,17 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         while True:
             fields = self._fields(self._silent, f"allocations[{number}].")
             fields.form = layout
+            start = self._at
             if stop is not None:
-                fields.data = self._data[: self._at + stop]
+                fields.data = self._data[start : start + stop]
+                fields.at = start = 0
             try:
                 fields.record()
             except FormatError as error:
                 if isinstance(error, TruncatedError) and stop is None and self._fill():
                     continue
                 return -1, error
-            return fields.at - self._at, None
+            return fields.at - start, None
 
     def _judge(self, number: int) -> Tuple[int, Optional[FormatError]]:
         """Narrow the layouts by the record at hand (memscope 3).
@@ -7389,7 +7395,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         if head[:1] not in (b"", b"\1"):
             error: Optional[FormatError] = fields.fault("not a record: its type is not 1", "type", str(head[0]))
             return stop if whole and self._follows(stop, self.layout, left) else 0, error
-        exact = tuple([layout for layout in self._layouts if self._try(layout, number, stop)[0] == stop])
+        exact = tuple([layout for layout in self._layouts if whole and self._try(layout, number, stop)[0] == stop])
         if exact:
             self._layouts = exact
             return stop, None
@@ -7417,12 +7423,12 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     def _read_exactly(self, number: int) -> Optional[Allocation]:
         """The record at hand, with every check; None for one that was stepped over."""
         size, error = self._judge(number)
-        own = self._skipped + self._data[self._at : self._at + size]
+        own = self._data[self._at : self._at + size]
         if error is not None:
             if not size:
                 raise error
             self._problems.step_over(error)
-            self._skipped = own
+            self._skipped.append(own)
             self._at += size
             return None
         fields = self._fields(self._problems, f"allocations[{number}].")
@@ -7433,8 +7439,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             fields.problem("Length is not that of the record", self._at + 1, "length", detail)
             fields.canonical = False
         usual = fields.canonical and not self._skipped and self._same_form()
-        self._skipped = b""
         self._at += size
+        own = b"".join([*self._skipped, own])
+        self._skipped.clear()
         return Allocation(**values, raw=b"" if usual else own)
 
     def _check_counts(self, named: int) -> None:
@@ -7470,8 +7477,8 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
 
         while self._fill():
             pass
-        own = self._skipped + self._whole(read)
-        self._skipped = b""
+        own = b"".join([*self._skipped, self._whole(read)])
+        self._skipped.clear()
         self.advanced_metrics = metrics if usual else cast("AdvancedMetrics", metrics)._replace(raw=own)
 
     def _read_text_records(self) -> Iterator[Allocation]:
