@@ -242,6 +242,8 @@ class Trickle(io.BytesIO):
         assert size >= 0  # a reader of streams asks for some, never for all
         return super().read(size and min(size, next(self.sizes)))
 
+    read1 = read
+
     def seekable(self) -> bool:
         return False
 
