@@ -7375,10 +7375,10 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             try:
                 fields.record()
             except FormatError as error:
-                if isinstance(error, TruncatedError) and stop is None and self._fill():
-                    continue
-                return -1, error
-            return fields.at - start, None
+                if stop is not None or not isinstance(error, TruncatedError) or not self._fill():
+                    return -1, error
+            else:
+                return fields.at - start, None
 
     def _judge(self, number: int) -> Tuple[int, Optional[FormatError]]:
         """Narrow the layouts by the record at hand (memscope 3).
@@ -7475,8 +7475,6 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             metrics = AdvancedMetrics(size, bitmap, reserved, lifecycle, container, usage)
             usual = usual and fields.canonical
 
-        while self._fill():
-            pass
         own = b"".join([*self._skipped, self._whole(read)])
         self._skipped.clear()
         self.advanced_metrics = metrics if usual else cast("AdvancedMetrics", metrics)._replace(raw=own)
