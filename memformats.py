@@ -6899,8 +6899,12 @@ def _explain_memscope_record(
     stop = start + 5 + int.from_bytes(head[1:], "little")
     trials: Dict[str, Tuple[int, Optional[FormatError]]] = {}
     for layout in layouts:
-        whole = _explain_memscope_trial(walk, where, layout, texts, stop)
-        trials[layout] = whole if whole[0] == stop else _explain_memscope_trial(walk, where, layout, texts, None)
+        found = None
+        if stop <= len(walk.data):
+            found = _explain_memscope_trial(walk, where, layout, texts, stop)
+        if found is None or found[0] != stop:
+            found = _explain_memscope_trial(walk, where, layout, texts, None)
+        trials[layout] = found
     follows = [
         one for one in layouts if trials[one][0] > 0 and _explain_memscope_follows(walk, trials[one][0], one, left)
     ]
@@ -7177,7 +7181,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._data = b""  # what has been taken of the file, and where in it the next field starts
         self._at = self._base = 0
         self._eof = False
-        self._skipped = b""  # records stepped over: they go into the raw of what comes next
+        self._skipped: List[bytes] = []  # records stepped over: they go into the raw of what comes next
         self._text_end: Optional[bytes] = None
         self._string_block: Optional[bytes] = None
         self._silent = _Problems(self.format, self.rules, strict=False, recover=False)
@@ -7336,9 +7340,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             if tail:
                 place = self._base + self._at
                 self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
-            self._end(self._skipped + tail)
+            self._end(b"".join([*self._skipped, tail]))
         except FormatError as error:
-            self._end(self._skipped + self._data[self._at :], error)
+            self._end(b"".join([*self._skipped, self._data[self._at :]]), error)
 
     def _at_hand(self) -> bool:
         """Whether the next record is, as far as its Length tells."""
@@ -7364,15 +7368,17 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         while True:
             fields = self._fields(self._silent, f"allocations[{number}].")
             fields.form = layout
+            start = self._at
             if stop is not None:
-                fields.data = self._data[: self._at + stop]
+                fields.data = self._data[start : start + stop]
+                fields.at = start = 0
             try:
                 fields.record()
             except FormatError as error:
-                if isinstance(error, TruncatedError) and stop is None and self._fill():
-                    continue
-                return -1, error
-            return fields.at - self._at, None
+                if stop is not None or not isinstance(error, TruncatedError) or not self._fill():
+                    return -1, error
+            else:
+                return fields.at - start, None
 
     def _judge(self, number: int) -> Tuple[int, Optional[FormatError]]:
         """Narrow the layouts by the record at hand (memscope 3).
@@ -7389,7 +7395,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         if head[:1] not in (b"", b"\1"):
             error: Optional[FormatError] = fields.fault("not a record: its type is not 1", "type", str(head[0]))
             return stop if whole and self._follows(stop, self.layout, left) else 0, error
-        exact = tuple([layout for layout in self._layouts if self._try(layout, number, stop)[0] == stop])
+        exact = tuple([layout for layout in self._layouts if whole and self._try(layout, number, stop)[0] == stop])
         if exact:
             self._layouts = exact
             return stop, None
@@ -7417,12 +7423,12 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     def _read_exactly(self, number: int) -> Optional[Allocation]:
         """The record at hand, with every check; None for one that was stepped over."""
         size, error = self._judge(number)
-        own = self._skipped + self._data[self._at : self._at + size]
+        own = self._data[self._at : self._at + size]
         if error is not None:
             if not size:
                 raise error
             self._problems.step_over(error)
-            self._skipped = own
+            self._skipped.append(own)
             self._at += size
             return None
         fields = self._fields(self._problems, f"allocations[{number}].")
@@ -7433,8 +7439,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             fields.problem("Length is not that of the record", self._at + 1, "length", detail)
             fields.canonical = False
         usual = fields.canonical and not self._skipped and self._same_form()
-        self._skipped = b""
         self._at += size
+        own = b"".join([*self._skipped, own])
+        self._skipped.clear()
         return Allocation(**values, raw=b"" if usual else own)
 
     def _check_counts(self, named: int) -> None:
@@ -7468,10 +7475,8 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             metrics = AdvancedMetrics(size, bitmap, reserved, lifecycle, container, usage)
             usual = usual and fields.canonical
 
-        while self._fill():
-            pass
-        own = self._skipped + self._whole(read)
-        self._skipped = b""
+        own = b"".join([*self._skipped, self._whole(read)])
+        self._skipped.clear()
         self.advanced_metrics = metrics if usual else cast("AdvancedMetrics", metrics)._replace(raw=own)
 
     def _read_text_records(self) -> Iterator[Allocation]:
@@ -7768,18 +7773,19 @@ def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
     return decode
 
 
-_MEMSCOPE_NUMBER_FLAG = struct.Struct("<QB").unpack_from
-_MEMSCOPE_LAYOUT_START = struct.Struct("<QQI").unpack_from
-_MEMSCOPE_FIELD_END = struct.Struct("<QQQB").unpack_from
-_MEMSCOPE_NUMBER_SIZE = struct.Struct("<QI").unpack_from
-_MEMSCOPE_NUMBERS_BYTE = struct.Struct("<QQB").unpack_from
-_MEMSCOPE_FLOAT = struct.Struct("<d").unpack_from
-_MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB").unpack_from
+_MEMSCOPE_NUMBER_FLAG = struct.Struct("<QB")
+_MEMSCOPE_TRIPLE = struct.Struct("<QQQ").pack
+_MEMSCOPE_LAYOUT_START = struct.Struct("<QQI")
+_MEMSCOPE_FIELD_END = struct.Struct("<QQQB")
+_MEMSCOPE_NUMBER_SIZE = struct.Struct("<QI")
+_MEMSCOPE_NUMBERS_BYTE = struct.Struct("<QQB")
+_MEMSCOPE_FLOAT_SIZE = struct.Struct("<dI")
+_MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB")
 
 
 def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
     """A smart pointer in its usual form, and where it ends; ValueError, IndexError or struct.error is another."""
-    pointer, flag = _MEMSCOPE_NUMBER_FLAG(data, at)
+    pointer, flag = _MEMSCOPE_NUMBER_FLAG.unpack_from(data, at)
     at += 9
     origin = weak = None
     if flag:
@@ -7820,30 +7826,30 @@ def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
 def _memscope_layout_at(data: bytes, at: int) -> Tuple[MemoryLayout, int]:
     """A memory layout in its usual form, and where it ends; raises the same."""
     new = tuple.__new__
-    total, alignment, size = _MEMSCOPE_LAYOUT_START(data, at)
+    total, alignment, size = _MEMSCOPE_LAYOUT_START.unpack_from(data, at)
     at += 20
     fields = []
     for _ in range(size):
         name, at = _memscope_text_at(data, at)
         kind, at = _memscope_text_at(data, at)
-        *numbers, padding = _MEMSCOPE_FIELD_END(data, at)
+        *numbers, padding = _MEMSCOPE_FIELD_END.unpack_from(data, at)
         at += 25
         if padding > 1:
             raise ValueError("a flag of another form")
         fields.append(new(FieldLayout, (name, kind, *numbers, padding == 1)))
-    padding, size = _MEMSCOPE_NUMBER_SIZE(data, at)
+    padding, size = _MEMSCOPE_NUMBER_SIZE.unpack_from(data, at)
     at += 12
     places = []
     for _ in range(size):
-        start, length, reason = _MEMSCOPE_NUMBERS_BYTE(data, at)
+        start, length, reason = _MEMSCOPE_NUMBERS_BYTE.unpack_from(data, at)
         at += 17
         text = ""
         if reason == 3:
             text, at = _memscope_text_at(data, at)
         places.append(new(PaddingLocation, (start, length, new(PaddingReason, (_MEMSCOPE_REASONS[reason], text)))))
-    (ratio,) = _MEMSCOPE_FLOAT(data, at)
+    (ratio,) = _MEMSCOPE_FORMS["f64"].unpack_from(data, at)
     advice, at = _memscope_texts_at(data, at + 8)
-    use, cache, waste, level = _MEMSCOPE_EFFICIENCY(data, at)
+    use, cache, waste, level = _MEMSCOPE_EFFICIENCY.unpack_from(data, at)
     at += 25
     savings = 0
     suggestions: Tuple[str, ...] = ()
@@ -8128,15 +8134,16 @@ def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> byte
     return _U32.pack(_unsigned(f"the size of {name}", len(data), 32)) + data
 
 
-def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
-    """What gives the bytes of a usual record, and None for an unusual one, as all are in layouts before 2b."""
-    if not "2b" <= layout < "T":
+def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
+    """What gives the bytes of a usual record, and None for an unusual one, as all are in layouts 1a and 1b."""
+    if not "1c" <= layout < "T":
         return lambda _record: None
-    borrows = layout >= "3b"
+    borrows, all_json = layout >= "3b", layout in _MEMSCOPE_JSON_ONLY
     start = struct.Struct("<BIQQQ").pack
     time = struct.Struct("<BQ").pack
-    state = struct.Struct("<IIBB").pack
-    state_alive = struct.Struct("<IIBBQ").pack
+    present = struct.Struct("<BI").pack
+    state = struct.Struct("<IBB").pack
+    state_alive = struct.Struct("<IBBQ").pack
     borrowed = struct.Struct("<BIIIB").pack
     borrowed_at = struct.Struct("<BIIIBQ").pack
     cloned = struct.Struct("<BIBB").pack
@@ -8149,7 +8156,7 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
     def encode(record: Any) -> Optional[bytes]:
         ptr, size, alloc, dealloc, name, kind, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
         rest = record[15:]
-        if stack is not None or type(thread) is not str or type(leaked) is not bool:
+        if type(thread) is not str or type(leaked) is not bool:
             return None
         try:
             data = b""
@@ -8158,10 +8165,16 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
                 if not piece:
                     return None
                 data += piece
-            if lifetime is None:
-                data += state(0, borrow_count, leaked, 0)
+            if not stack:
+                if stack is not None:
+                    return None
+                data += b"\0\0\0\0"
             else:
-                data += state_alive(0, borrow_count, leaked, 1, lifetime)
+                data += _U32.pack(len(stack)) + b"".join([sized(frame) for frame in stack])
+            if lifetime is None:
+                data += state(borrow_count, leaked, 0)
+            else:
+                data += state_alive(borrow_count, leaked, 1, lifetime)
             if borrows:
                 borrow, clone, owned = record[12:15]
                 if borrow is None:
@@ -8191,15 +8204,31 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
                 data += absent
             else:
                 pointer, memory, *slots, drop, path, raw = rest
-                if raw or drop is not None or path is not None or type(pointer) is str or type(memory) is str:
+                if raw or drop is not None or path is not None:
                     return None
-                data += _memscope_write_value("smart_pointer_info", "?smart_pointer_info", pointer, layout)
-                data += _memscope_write_value("memory_layout", "?memory_layout", memory, layout)
-                data += b"".join([b"\0" if slot is None else b"\1" + sized(slot) for slot in slots])
+                parts = [b"", data]  # the start comes last, when the length is known
+                if all_json:
+                    slots = [pointer, memory, *slots]
+                else:
+                    parts.append(b"\0" if pointer is None else b"\1" + _memscope_pointer_bytes(pointer))
+                    parts.append(b"\0" if memory is None else b"\1" + _memscope_layout_bytes(memory))
+                for slot in slots:
+                    if slot is None:
+                        parts.append(b"\0")
+                    else:
+                        text = slot.encode("utf-8", "surrogateescape")
+                        if len(text) == _MEMSCOPE_REFERENCE:
+                            return None
+                        parts += (present(1, len(text)), text)
+                length = sum(map(len, parts))
+                parts[0] = start(1, length + 25, ptr, size, alloc) + b"\0"
+                if dealloc is not None:
+                    parts[0] = start(1, length + 33, ptr, size, alloc) + time(1, dealloc)
+                return b"".join(parts)
             if dealloc is None:
                 return start(1, 25 + len(data), ptr, size, alloc) + b"\0" + data
             return start(1, 33 + len(data), ptr, size, alloc) + time(1, dealloc) + data
-        except (struct.error, TypeError, ValueError):
+        except (struct.error, TypeError, ValueError, AttributeError):
             return None  # _record_bytes tells what is wrong
 
     def keep(text: Optional[str]) -> bytes:
@@ -8213,12 +8242,66 @@ def _memscope_encoder(layout: str) -> Callable[[Allocation], Optional[bytes]]:
         return names.setdefault(text, piece) if usual else b""
 
     def sized(text: str) -> bytes:
-        data = _encode_text(text)
+        data = text.encode("utf-8", "surrogateescape")
         if len(data) == _MEMSCOPE_REFERENCE:
             raise ValueError("a text of 65535 bytes")
         return _U32.pack(len(data)) + data
 
     return encode
+
+
+def _memscope_pointer_bytes(pointer: SmartPointer) -> bytes:
+    """The bytes of a usual smart pointer; TypeError, ValueError, AttributeError or struct.error: it is another."""
+    clones, history = pointer.clones, pointer.ref_count_history
+    flags = (pointer.is_weak_reference, pointer.is_data_owner, pointer.is_implicitly_deallocated)
+    if not all(flag is True or flag is False for flag in flags):
+        raise TypeError("a flag that is no bool")
+    origin, weak = pointer.cloned_from, pointer.weak_count
+    parts = [
+        _U64.pack(pointer.data_ptr),
+        b"\0" if origin is None else b"\1" + _U64.pack(origin),
+        struct.pack(f"<I{len(clones)}Q", len(clones), *clones) if clones else b"\0\0\0\0",
+        _U32.pack(len(history)) if history else b"\0\0\0\0",
+        *[_MEMSCOPE_TRIPLE(*counts) for counts in history],
+        b"\0" if weak is None else b"\1" + _U64.pack(weak),
+        bytes([*flags, _MEMSCOPE_POINTERS.index(pointer.pointer_type)]),
+    ]
+    return b"".join(parts)
+
+
+def _memscope_layout_bytes(layout: MemoryLayout) -> bytes:
+    """The same of a usual memory layout."""
+    total, alignment, fields, info, efficiency, analysis = layout
+    parts = [_MEMSCOPE_LAYOUT_START.pack(total, alignment, len(fields))]
+    for name, kind, offset, size, field_alignment, padding in fields:
+        if type(padding) is not bool:
+            raise TypeError("a flag that is no bool")
+        numbers = _MEMSCOPE_FIELD_END.pack(offset, size, field_alignment, padding)
+        parts += (_memscope_texts_bytes((name, kind)), numbers)
+    parts.append(_MEMSCOPE_NUMBER_SIZE.pack(info.total_padding_bytes, len(info.padding_locations)))
+    for start, size, (reason, text) in info.padding_locations:
+        parts.append(_MEMSCOPE_NUMBERS_BYTE.pack(start, size, _MEMSCOPE_REASONS.index(reason)))
+        if reason == "Other":
+            parts.append(_memscope_texts_bytes((text,)))
+        elif text:
+            raise ValueError("a text that is not stored")
+    advice = info.optimization_suggestions
+    parts += (_MEMSCOPE_FLOAT_SIZE.pack(info.padding_ratio, len(advice)), _memscope_texts_bytes(advice))
+    use, cache, waste, (kind, savings, suggestions) = efficiency
+    level = _MEMSCOPE_LEVELS.index(kind)
+    parts.append(_MEMSCOPE_EFFICIENCY.pack(use, cache, waste, level))
+    if level:
+        parts.append(_U64.pack(savings))
+    if level > 1:
+        parts += (_U32.pack(len(suggestions)), _memscope_texts_bytes(suggestions))
+    elif suggestions or (savings and not level):
+        raise ValueError("suggestions that are not stored")
+    parts.append(b"\0" if analysis is None else b"\1" + _memscope_texts_bytes((analysis,)))
+    return b"".join(parts)
+
+
+def _memscope_texts_bytes(texts: Iterable[str]) -> bytes:
+    return b"".join([_U32.pack(len(data)) + data for data in map(_encode_text, texts)])
 
 
 # ---- memscope: semantics

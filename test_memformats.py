@@ -242,6 +242,8 @@ class Trickle(io.BytesIO):
         assert size >= 0  # a reader of streams asks for some, never for all
         return super().read(size and min(size, next(self.sizes)))
 
+    read1 = read
+
     def seekable(self) -> bool:
         return False
 
@@ -5479,7 +5481,8 @@ def ms_rich(layout: str) -> bytes:
 def ms_odd_pointers() -> List[bytes]:
     """With a flag that is neither 0 nor 1, and with more clones than there are bytes."""
     plain = ms_pointer()
-    return [plain[:8] + b"\2" + plain[9:], plain[:9] + b"\xff\xff\xff\x7f" + plain[13:], plain]
+    flagged = [plain[:8] + b"\2" + plain[9:], plain[:-4] + b"\2" + plain[-3:]]
+    return [*flagged, plain[:9] + b"\xff\xff\xff\x7f" + plain[13:], plain]
 
 
 def ms_odd_layouts() -> List[bytes]:
@@ -5498,7 +5501,15 @@ def ms_odd() -> List[bytes]:
     reference = b"\xff\xff\0\0\1\0"
     return [
         ms_file("3c", [ms_record(name=reference), ms_record(thread=reference)], ms_block(b"a", b"a", b"v1", flag=1)),
-        ms_file("3c", [ms_record(leaked=b"\2"), ms_record(dealloc=b"\3", owned=b"\7"), ms_record(clone=b"\2")]),
+        ms_file(
+            "3c",
+            [
+                ms_record(leaked=b"\2"),
+                ms_record(dealloc=b"\3", owned=b"\7"),
+                ms_record(clone=b"\2"),
+                ms_record(owned=b"\2"),
+            ],
+        ),
         ms_file("3c", [ms_record(name=ms_text(b"\xff"), slots=ms_slots(type_usage=b"{\xc3}"))]),
         ms_file("3c", [ms_record(length=7), ms_record(length=2_000_000), ms_record()]),
         ms_file("3c", [ms_record(owned=b"\0x", length=70 + 20), ms_record(pointer=b"\1" + ms_pointer(9)), ms_record()]),
@@ -6051,6 +6062,7 @@ def test_memscope_writer_flushes(tmp_path: Path) -> None:
 
 
 MS_ONE = mf.Allocation(1, 2, 3)
+MS_ODD_PADDING = mf.PaddingLocation(1, 2, mf.PaddingReason("FieldAlignment", "x"))
 MS_POTENTIAL = mf.OptimizationPotential("Minor", 1, ("x",))
 
 
@@ -6073,7 +6085,22 @@ MS_POTENTIAL = mf.OptimizationPotential("Minor", 1, ("x",))
         ("3c", {"smart_pointer_info": MS_POINTER._replace(pointer_type="Cell")}, "pointer_type is one of Rc, Arc"),
         ("3c", {"smart_pointer_info": "{}"}, "not a value of type u64: None"),
         ("3c", {"smart_pointer_info": "{"}, "Expecting property name"),
+        (
+            "3c",
+            {"smart_pointer_info": MS_POINTER._replace(is_data_owner=cast("Any", 1))},
+            "is_data_owner is not of type bool",
+        ),
         ("3c", {"memory_layout": MS_POINTER}, "memory_layout is not of type MemoryLayout"),
+        (
+            "3c",
+            {"memory_layout": MS_LAYOUT._replace(field_layout=(mf.FieldLayout("a", "b", 1, 2, 3, cast("Any", 1)),))},
+            "is_padding is not of type bool",
+        ),
+        (
+            "3c",
+            {"memory_layout": MS_LAYOUT._replace(padding_info=mf.PaddingInfo(0, (MS_ODD_PADDING,)))},
+            "reason of kind FieldAlignment has no text",
+        ),
         (
             "3c",
             {"memory_layout": MS_LAYOUT._replace(layout_efficiency=mf.LayoutEfficiency(0.0, 0.0, 0, MS_POTENTIAL))},
@@ -6081,7 +6108,7 @@ MS_POTENTIAL = mf.OptimizationPotential("Minor", 1, ("x",))
         ),
         (
             "3c",
-            {"memory_layout": MS_LAYOUT._replace(padding_info=mf.PaddingInfo(padding_ratio=cast("Any", 1)))},
+            {"memory_layout": MS_LAYOUT._replace(padding_info=mf.PaddingInfo(padding_ratio=cast("Any", "1")))},
             "float",
         ),
         ("3c", {"raw": "text"}, "bytes-like"),
