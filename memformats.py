@@ -2,17 +2,20 @@
 # SPDX-License-Identifier: MIT
 """Read, explain, check, analyse and write profiling and logging files, in one file of pure Python.
 
-======  ==================  ===============  ==========  =======  =======  ===========  ===========
-format  written by          extension        magic       reads    writes   reader       writer
-======  ==================  ===============  ==========  =======  =======  ===========  ===========
-mlyze   Memlyze, a tracer   .mlyze           ``MTRC``    1        1        MlyzeReader  MlyzeWriter
-        of Python memory
-clog    CNanoLog, a logger  .clog            ``ONAN``    1.0      1.0      ClogReader   ClogWriter
-        for C                                ``NANO``
-prof    easy_profiler, a    .prof            ``ysaE``    0.1.0    1.0.0    ProfReader   ProfWriter
-        profiler for C++                                 to       to
-                                                         2.1.0    2.1.0
-======  ==================  ===============  ==========  =======  =======  ===========  ===========
+========  ==================  ===============  ============  =======  =======  ==============  ==============
+format    written by          extension        magic         reads    writes   reader          writer
+========  ==================  ===============  ============  =======  =======  ==============  ==============
+mlyze     Memlyze, a tracer   .mlyze           ``MTRC``      1        1        MlyzeReader     MlyzeWriter
+          of Python memory
+clog      CNanoLog, a logger  .clog            ``ONAN``      1.0      1.0      ClogReader      ClogWriter
+          for C                                ``NANO``
+prof      easy_profiler, a    .prof            ``ysaE``      0.1.0    1.0.0    ProfReader      ProfWriter
+          profiler for C++                                   to       to
+                                                             2.1.0    2.1.0
+memscope  memscope-rs, a      .memscope        ``MEMSCOPE``  1a to    1a to    MemscopeReader  MemscopeWriter
+          memory tracker for                                 3c, T    3c, T
+          Rust
+========  ==================  ===============  ============  =======  =======  ==============  ==============
 
 Reading, from a path or a binary file, gzipped or not, one record at a time::
 
@@ -43,6 +46,7 @@ Where to find what (search for the banner ``# ==== N``):
 4.  primitives              varint, JSON, time; source and sink; what all readers and writers share
 5.  formats                 a section each, always in this order: constants and layouts, records,
                             explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof
+                            5.5 memscope
 6.  registry                FORMATS, detect, open, explain
 7.  JSON documents          decode, encode
 8.  exports                 each original tool's own output
