@@ -6314,7 +6314,7 @@ def _known(format: Optional[str], source: _Source) -> Format:
 
 
 @overload
-def open(file: ReadableFile, mode: Literal["r"], format: Literal["mlyze"], **options: Any) -> MlyzeReader: ...
+def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["mlyze"], **options: Any) -> MlyzeReader: ...
 
 
 @overload
@@ -6322,7 +6322,7 @@ def open(file: WritableFile, mode: Literal["w"], format: Literal["mlyze"], **opt
 
 
 @overload
-def open(file: ReadableFile, mode: Literal["r"], format: Literal["clog"], **options: Any) -> ClogReader: ...
+def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["clog"], **options: Any) -> ClogReader: ...
 
 
 @overload
@@ -6330,7 +6330,7 @@ def open(file: WritableFile, mode: Literal["w"], format: Literal["clog"], **opti
 
 
 @overload
-def open(file: ReadableFile, mode: Literal["r"], format: Literal["prof"], **options: Any) -> ProfReader: ...
+def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["prof"], **options: Any) -> ProfReader: ...
 
 
 @overload
