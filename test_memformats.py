@@ -28,6 +28,7 @@ import functools
 import gzip
 import hashlib
 import importlib
+import importlib.util
 import io
 import itertools
 import json
@@ -1676,10 +1677,10 @@ def test_check_command(name: str, tmp_path: Path) -> None:
 
 
 def readme_blocks() -> Iterator[Tuple[str, str]]:
-    """The README's ``python`` and ``console`` blocks, in order."""
+    """The README's blocks of the languages that the tests run, in order."""
     text = (HERE / "README.md").read_text(encoding="utf-8")
     for language, block in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-        if language in ("python", "console"):
+        if language in ("python", "console", "js"):
             yield language, block
 
 
@@ -1696,6 +1697,21 @@ def check_python(block: str, names: Dict[str, Any]) -> None:
     with contextlib.redirect_stdout(found):
         exec(compile(block, "README.md", "exec"), names)
     assert same_but_for_dots(wanted, found.getvalue()), found.getvalue()
+
+
+PROGRAM = re.compile(r"^(?:#|//) (\w+\.(?:py|js))\n")
+RUNS = {"py": sys.executable, "js": shutil.which("node")}
+
+
+def check_program(name: str, block: str) -> None:
+    """Run a block that is a file of its own, if its language is there."""
+    wanted = "".join(line + "\n" for line in re.findall(r"^(?:#|//) -> (.*)$", block, re.MULTILINE))
+    program = RUNS[name.rpartition(".")[2]]
+    if program is None or ("pyspark" in block and importlib.util.find_spec("pyspark") is None):
+        return
+    Path(name).write_text(block, encoding="utf-8")
+    done = subprocess.run([program, name], capture_output=True, check=False)
+    assert (done.stdout.decode(), done.returncode) == (wanted, 0), done.stderr.decode()
 
 
 def check_console(block: str) -> None:
@@ -1716,9 +1732,13 @@ def test_readme_examples_do_what_they_show(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PYTHONIOENCODING", "utf-8")
     names: Dict[str, Any] = {}
     blocks = list(readme_blocks())
-    assert {language for language, _ in blocks} == {"python", "console"}
+    assert {language for language, _ in blocks} == {"python", "console", "js"}
+    (tmp_path / "vectors").symlink_to(HERE / "vectors")
     for language, block in blocks:
-        if language == "python":
+        program = PROGRAM.match(block)
+        if program:
+            check_program(program.group(1), block)
+        elif language == "python":
             check_python(block, names)
         else:
             check_console(block)
