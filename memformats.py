@@ -8656,7 +8656,7 @@ def _known(format: Optional[str], source: _Source) -> Format:
 
 
 @overload
-def open(file: ReadableFile, mode: Literal["r"], format: Literal["mlyze"], **options: Any) -> MlyzeReader: ...
+def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["mlyze"], **options: Any) -> MlyzeReader: ...
 
 
 @overload
@@ -8664,7 +8664,7 @@ def open(file: WritableFile, mode: Literal["w"], format: Literal["mlyze"], **opt
 
 
 @overload
-def open(file: ReadableFile, mode: Literal["r"], format: Literal["clog"], **options: Any) -> ClogReader: ...
+def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["clog"], **options: Any) -> ClogReader: ...
 
 
 @overload
@@ -8672,7 +8672,7 @@ def open(file: WritableFile, mode: Literal["w"], format: Literal["clog"], **opti
 
 
 @overload
-def open(file: ReadableFile, mode: Literal["r"], format: Literal["prof"], **options: Any) -> ProfReader: ...
+def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["prof"], **options: Any) -> ProfReader: ...
 
 
 @overload
@@ -9199,11 +9199,11 @@ def _prof_to_json(reader: ProfReader, options: _Options) -> Iterator[bytes]:
                 bookmarks.append(record)
             yield record
 
-    threads = []
+    threads = []  # they come after what only the last of them completes
     first = 0  # the number of the next record that upstream keeps
     for tree in prof_trees(records()):
         first += sum([not switch.dropped for switch in tree.switches])
-        threads.append("".join(_prof_thread_json(tree, names, first, upstream=upstream)))
+        threads.append(_encode_text("".join(_prof_thread_json(tree, names, first, upstream=upstream))))
         first += sum([not block.dropped for block in tree.blocks])
     refused = verdict.text()
     if upstream and refused:
@@ -9216,10 +9216,12 @@ def _prof_to_json(reader: ProfReader, options: _Options) -> Iterator[bytes]:
         for one in bookmarks
     ]
     parts.append(f' "bookmarks": {_prof_json_list(marks, 1)}')
-    parts.append(f' "threads": {_prof_json_list(threads, 1)}')
-    parts.append(' "timeUnits": "ns"')
-    parts.append(' "version": "2.1.0"\n}')
+    parts.append(' "threads": [' + "\n  " * bool(threads))
     yield _encode_text(",\n".join(parts))
+    for place, thread in enumerate(threads):
+        yield b",\n  " + thread if place else thread
+    yield b"\n ]" if threads else b"]"
+    yield b',\n "timeUnits": "ns",\n "version": "2.1.0"\n}'
 
 
 def _prof_json_list(items: Sequence[str], indent: int) -> str:
