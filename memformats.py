@@ -7777,7 +7777,7 @@ def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
     return decode
 
 
-_MEMSCOPE_NUMBER_FLAG = struct.Struct("<QB")
+_MEMSCOPE_PLAIN_POINTER = struct.Struct("<QBIIBBBBB").unpack_from
 _MEMSCOPE_TRIPLE = struct.Struct("<QQQ").pack
 _MEMSCOPE_LAYOUT_START = struct.Struct("<QQI")
 _MEMSCOPE_FIELD_END = struct.Struct("<QQQB")
@@ -7789,7 +7789,20 @@ _MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB")
 
 def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
     """A smart pointer in its usual form, and where it ends; ValueError, IndexError or struct.error is another."""
-    pointer, flag = _MEMSCOPE_NUMBER_FLAG.unpack_from(data, at)
+    pointer, flag, *sizes, is_weak, owner, gone, kind = _MEMSCOPE_PLAIN_POINTER(data, at)
+    if not (flag or any(sizes)) and is_weak < 2 and owner < 2 and gone < 2:
+        values: Tuple[Any, ...] = (
+            pointer,
+            None,
+            (),
+            (),
+            None,
+            is_weak == 1,
+            owner == 1,
+            gone == 1,
+            _MEMSCOPE_POINTERS[kind],
+        )
+        return tuple.__new__(SmartPointer, values), at + 22
     at += 9
     origin = weak = None
     if flag:
@@ -7814,8 +7827,8 @@ def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
     is_weak, owner, gone, kind = data[at : at + 4]
     if max(flag, has_weak, is_weak, owner, gone) > 1:
         raise ValueError("a flag of another form")
-    values = (pointer, origin, clones, history, weak, is_weak == 1, owner == 1, gone == 1)
-    return tuple.__new__(SmartPointer, (*values, _MEMSCOPE_POINTERS[kind])), at + 4
+    values = (pointer, origin, clones, history, weak, is_weak == 1, owner == 1, gone == 1, _MEMSCOPE_POINTERS[kind])
+    return tuple.__new__(SmartPointer, values), at + 4
 
 
 def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
