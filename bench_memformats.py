@@ -34,7 +34,10 @@ from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple
 import memformats
 from memformats import (
     Alloc,
+    Allocation,
     Block,
+    BorrowInfo,
+    CloneInfo,
     Descriptor,
     Frame,
     Free,
@@ -44,7 +47,13 @@ from memformats import (
     Marker,
     MlyzeHeader,
     MlyzeRecord,
+    Page,
+    PageType,
+    Point,
     ProfHeader,
+    RefCount,
+    Series,
+    SmartPointer,
     Thread,
 )
 
@@ -74,7 +83,8 @@ class Bench(NamedTuple):
 
     ``make`` gives a file of so many records, ``writer`` takes header and tables, ``body`` tells from the header
     where the records are, ``settle`` gives the records of a peer what hangs on header and tables, ``naive_write``
-    is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked.
+    is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked,
+    ``more_writing`` what else writes, ``remarks`` what else there is to tell of the sample.
     """
 
     make: Callable[[int], bytes]
@@ -85,6 +95,8 @@ class Bench(NamedTuple):
     naive_write: Callable[..., None]
     analyse: Callable[[Any], object]
     more: Callable[[Sample], Iterable[Way]] = lambda _: ()
+    more_writing: Callable[[Sample], Iterable[Way]] = lambda _: ()
+    remarks: Callable[[Sample], Iterable[str]] = lambda _: ()
 
 
 class Sample:
@@ -637,6 +649,612 @@ def prof_work(sample: Sample) -> Iterator[Way]:
     )
 
 
+# ==== mb and mb-json ===================================================================================
+
+
+def mb_records(count: int) -> Iterator[memformats.MbRecord]:
+    """A time line of a heap: three processes, a snapshot every 60 points, of 24 pages with up to 40 runs each."""
+    chance = random.Random(count)
+    number = 0
+    for process in range(3):
+        points = (count - 3 + process) // 3
+        yield Series(b"\1" * 6 + b"\x40\1\x80" + bytes([process]) * 7, f"Process {process}", "#42cad7", True, points)
+        value = 50_000_000
+        for second in range(points):
+            value += chance.randrange(-400_000, 420_000)
+            number += 1
+            id = b"\0\0\0\0\0\0\x40\0\x80\0\0\0" + struct.pack(">I", number)
+            types: Optional[Tuple[PageType, ...]] = None
+            if second % 60 == 59:
+                pages = []
+                for _ in range(24):
+                    runs = [chance.randrange(30)] + [
+                        1 + int(chance.expovariate(1 / 6)) for _ in range(chance.randrange(40))
+                    ]
+                    left = 512 - sum(runs)
+                    stream = b"".join(map(memformats.encode_varint, [*runs, left] if left > 0 else [512]))
+                    pages.append(Page(4096, None if chance.random() < 0.5 else 0.5, stream))
+                types = (PageType("Heap", 4096, tuple(pages)),)
+            time_us = float(1_764_979_200_000_000 + 1_000_000 * second)
+            yield Point(time_us, float(value), None, id, types is not None, "GC_END" if types else None, types)
+
+
+def make_mb(count: int) -> bytes:
+    """The time line with a raw body, so that it is reading that is measured, not zlib."""
+    file = io.BytesIO()
+    with memformats.MbWriter(file, compressed=False, like_upstream=True) as writer:
+        writer.write_all(mb_records(count))
+    return file.getvalue()
+
+
+def make_mb_json(count: int) -> bytes:
+    """The same as the application exports it."""
+    file = io.BytesIO()
+    with memformats.MbJsonWriter(file) as writer:
+        writer.write_all(memformats.MbReader(io.BytesIO(make_mb(count))))
+    return file.getvalue()
+
+
+def naive_mb(_tables: Tables) -> Read:
+    """A read for each field."""
+
+    def varint(file: IO[bytes]) -> int:
+        value = shift = 0
+        while True:
+            byte = file.read(1)[0]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def page_type(file: IO[bytes], strings: Sequence[str]) -> PageType:
+        name, uniform = strings[varint(file)], varint(file)
+        pages = []
+        for _ in range(varint(file)):
+            size = uniform or varint(file)
+            share = struct.unpack("<f", file.read(4))[0]
+            pages.append(Page(size, None if share == -1.0 else share, file.read(varint(file))))
+        return PageType(name, uniform, tuple(pages))
+
+    def read(file: IO[bytes]) -> Items:
+        file.read(1)
+        strings = [file.read(varint(file)).decode() for _ in range(varint(file))]
+        file.read(1)
+        for _ in range(varint(file)):
+            id, name, color = file.read(16), strings[varint(file)], strings[varint(file)]
+            visible, points = file.read(1) == b"\1", varint(file)
+            yield Series(id, name, color, visible, points)
+            for _ in range(points):
+                timestamp, value = struct.unpack("<d", file.read(8))[0], struct.unpack("<d", file.read(8))[0]
+                flags = file.read(1)[0]
+                label = strings[varint(file)] if flags & 2 else None
+                point_id = file.read(16) if flags & 4 else b""
+                event = types = None
+                if flags & 1:
+                    number = varint(file)
+                    event = strings[number - 1] if number else None
+                    if file.read(1) == b"\1":
+                        types = tuple([page_type(file, strings) for _ in range(varint(file))])
+                yield Point(timestamp, value, label, point_id, bool(flags & 1), event, types)
+
+    return read
+
+
+def construct_mb(_tables: Tables) -> Read:
+    """A declaration of series and points; the strings are read first."""
+    c: Any = importlib.import_module("construct")
+    page = c.Struct(
+        "size" / c.If(c.this._._.uniform == 0, c.VarInt),
+        "share" / c.Float32l,
+        "stream" / c.Prefixed(c.VarInt, c.GreedyBytes),
+    )
+    kind = c.Struct("name" / c.VarInt, "uniform" / c.VarInt, "pages" / c.PrefixedArray(c.VarInt, page))
+    meta = c.Struct(
+        "event" / c.VarInt, "memory" / c.Int8ul, "types" / c.If(c.this.memory == 1, c.PrefixedArray(c.VarInt, kind))
+    )
+    point = c.Struct(
+        "timestamp" / c.Float64l,
+        "value" / c.Float64l,
+        "flags" / c.Int8ul,
+        "name" / c.If(c.this.flags & 2, c.VarInt),
+        "id" / c.If(c.this.flags & 4, c.Bytes(16)),
+        "meta" / c.If(c.this.flags & 1, meta),
+    )
+    series = c.Struct(
+        "id" / c.Bytes(16), "name" / c.VarInt, "color" / c.VarInt, "visible" / c.Int8ul, "points" / c.VarInt
+    )
+    table = c.PrefixedArray(c.VarInt, c.PascalString(c.VarInt, "utf8"))
+
+    def read(file: IO[bytes]) -> Items:
+        file.read(1)
+        strings = table.parse_stream(file)
+        file.read(1)
+        for _ in range(c.VarInt.parse_stream(file)):
+            one = series.parse_stream(file)
+            yield Series(one.id, strings[one.name], strings[one.color], one.visible == 1, one.points)
+            for _ in range(one.points):
+                yield strings, point.parse_stream(file)
+
+    return read
+
+
+def point_of(item: Any) -> Any:
+    """A record of what the declaration gives."""
+    if type(item) is Series:
+        return item
+    strings, one = item
+    types = event = None
+    if one.meta is not None:
+        event = strings[one.meta.event - 1] if one.meta.event else None
+        types = tuple(
+            [
+                PageType(
+                    strings[kind.name],
+                    kind.uniform,
+                    tuple(
+                        [
+                            Page(p.size or kind.uniform, None if p.share == -1.0 else p.share, p.stream)
+                            for p in kind.pages
+                        ]
+                    ),
+                )
+                for kind in one.meta.types
+            ]
+        )
+    name = None if one.name is None else strings[one.name]
+    return Point(one.timestamp, one.value, name, one.id or b"", one.meta is not None, event, types)
+
+
+def naive_write_mb(file: IO[bytes], records: Items, _header: Any, tables: Tables) -> None:
+    """A write per field."""
+    varint = memformats.encode_varint
+    strings = {text: number for number, text in enumerate(tables["strings"])}
+    file.write(b"\1" + varint(len(strings)))
+    for text in strings:
+        file.write(varint(len(text.encode())))
+        file.write(text.encode())
+    file.write(b"\2" + varint(tables["series_count"]))
+    for record in records:
+        if type(record) is Series:
+            file.write(record.id)
+            file.write(varint(strings[record.name]))
+            file.write(varint(strings[record.color]))
+            file.write(b"\1" if record.visible else b"\0")
+            file.write(varint(record.point_count))
+            continue
+        file.write(struct.pack("<d", record.timestamp))
+        file.write(struct.pack("<d", record.value))
+        file.write(bytes([record.has_meta | 2 * (record.name is not None) | 4 * bool(record.point_id)]))
+        file.write(record.point_id)
+        if record.has_meta:
+            file.write(varint(strings[record.event] + 1) + b"\1")
+            file.write(varint(len(record.page_types)))
+            for kind in record.page_types:
+                file.write(varint(strings[kind.name]))
+                file.write(varint(kind.uniform_page_size))
+                file.write(varint(len(kind.pages)))
+                for page in kind.pages:
+                    file.write(struct.pack("<f", -1.0 if page.occupancy is None else page.occupancy))
+                    file.write(varint(len(page.run_stream)))
+                    file.write(page.run_stream)
+
+
+def naive_mb_json(_tables: Tables) -> Read:
+    """``json.load``, and a loop over what it gives."""
+
+    def pages_of(kind: Any) -> Iterator[Page]:
+        for page in kind["pages"]:
+            stream = memformats.mb_run_stream(page["size"], free_ranges=page["freeList"])
+            yield Page(page["size"], page.get("occupancy"), stream)
+
+    def read(file: IO[bytes]) -> Items:
+        for series in json.load(file):
+            id = bytes.fromhex(series["id"].replace("-", ""))
+            yield Series(id, series["name"], series["color"], series["visible"], len(series["data"]))
+            for point in series["data"]:
+                meta = point.get("meta")
+                types = None
+                if meta:
+                    kinds = meta["memory"]["pageTypes"]
+                    types = tuple([PageType(k["name"], k["uniformPageSize"], tuple(pages_of(k))) for k in kinds])
+                point_id = bytes.fromhex(point["pointId"].replace("-", ""))
+                time_us, value = float(point["timestamp"]), float(point["value"])
+                yield Point(time_us, value, None, point_id, meta is not None, meta and meta["event"], types)
+
+    return read
+
+
+def naive_write_mb_json(file: IO[bytes], records: Items, _header: Any, _tables: Tables) -> None:
+    """The objects that the application has, and ``json.dumps``."""
+    file.write(json.dumps(mb_objects(records), separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def mb_objects(records: Items) -> List[Dict[str, Any]]:
+    """What the application's export hands to ``JSON.stringify``."""
+
+    def id_of(id: bytes) -> str:
+        text = id.hex()
+        return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+    def page_of(page: Page) -> Dict[str, Any]:
+        made = {"size": page.size, "freeList": page.free_ranges}
+        return made if page.occupancy is None else {**made, "occupancy": page.occupancy}
+
+    found: List[Dict[str, Any]] = []
+    for record in records:
+        if type(record) is Series:
+            names = {"id": id_of(record.id), "name": record.name, "visible": record.visible, "color": record.color}
+            found.append({**names, "data": []})
+            continue
+        point = {"timestamp": int(record.timestamp), "value": int(record.value), "pointId": id_of(record.point_id)}
+        if record.has_meta:
+            kinds = [
+                {
+                    "name": kind.name,
+                    "pages": [page_of(page) for page in kind.pages],
+                    "uniformPageSize": kind.uniform_page_size,
+                }
+                for kind in record.page_types
+            ]
+            point["meta"] = {"event": record.event, "memory": {"pageTypes": kinds}}
+        found[-1]["data"].append(point)
+    return found
+
+
+def mb_work(sample: Sample) -> Iterator[Way]:
+    """Ranges, and what the application's export does."""
+
+    def ranges(reader: Items) -> None:
+        for record in reader:
+            for kind in (type(record) is Point and record.page_types) or ():
+                for page in kind.pages:
+                    page.free_ranges  # noqa: B018 - it is decoded each time
+
+    yield Way("memformats reader, free ranges", sample.reader, ranges)
+    options = argparse.Namespace(bitmap=False, file="")
+    yield Way("memformats JSON export", sample.reader, lambda reader: exhaust(memformats._mb_to_json(reader, options)))
+    objects = mb_objects(sample.records)
+    yield Way("json.dumps of the exported data", lambda: objects, lambda made: json.dumps(made, separators=(",", ":")))
+    packed = io.BytesIO()
+    with memformats.MbWriter(packed) as writer:
+        writer.write_all(sample.records)
+    yield Way("memformats reader, gzip body", lambda: memformats.MbReader(io.BytesIO(packed.getvalue())), exhaust)
+
+
+def mb_json_work(sample: Sample) -> Iterator[Way]:
+    """What is done to the JSON."""
+    yield Way("json.loads of the file", lambda: sample.data, json.loads)
+    options = argparse.Namespace(bitmap=False, file="")
+    yield Way("memformats to .mb", sample.reader, lambda reader: exhaust(memformats._mb_json_to_mb(reader, options)))
+
+
+def mb_sizes(sample: Sample) -> Iterator[str]:
+    """The guide's claims about sizes (errata 19): .mb is 99 % smaller than raw arrays, hex 90 % than a freeList."""
+    objects = mb_objects(sample.records)
+
+    def size(change: Callable[[Dict[str, Any], Page], Any], **options: Any) -> int:
+        pages = iter(
+            [page for r in sample.records if type(r) is Point for kind in r.page_types or () for page in kind.pages]
+        )
+        made = json.loads(json.dumps(objects))
+        for series in made:
+            for point in series["data"]:
+                for kind in point.get("meta", {}).get("memory", {}).get("pageTypes", ()):
+                    for page in kind["pages"]:
+                        change(page, next(pages))
+        return len(json.dumps(made, **options))
+
+    def units(page: Dict[str, Any], record: Page) -> None:
+        page["units"] = [int(place % 2 == 0) for place, run in enumerate(record.runs) for _ in range(run)]
+        del page["freeList"]
+
+    def bitmap(page: Dict[str, Any], record: Page) -> None:
+        page["bitmap"] = record.run_stream.hex()
+        del page["freeList"]
+
+    tight: Dict[str, Any] = {"separators": (",", ":")}
+    file = io.BytesIO()
+    with memformats.MbWriter(file) as writer:
+        writer.write_all(sample.records)
+    mb = len(file.getvalue())
+    lists, arrays, hexes = size(lambda *_: None, **tight), size(units, **tight), size(bitmap, **tight)
+    indented = size(lambda *_: None, indent=2)
+    for what, small, large in (
+        (".mb against JSON with an element for each 8 bytes", mb, arrays),
+        (".mb against JSON with freeList", mb, lists),
+        (".mb against JSON with freeList, indented", mb, indented),
+        (".mb against JSON with bitmap", mb, hexes),
+        ("JSON with bitmap against that with freeList", hexes, lists),
+        ("JSON with bitmap against that with an element for each 8 bytes", hexes, arrays),
+    ):
+        yield f"{what}: {small:,} and {large:,} bytes, {100 - 100 * small / large:.1f} % smaller"
+
+
+# ==== memscope =========================================================================================
+
+SLOTS = 12  # of JSON text, which the sample has none of
+POINTERS = ("Rc", "Arc", "RcWeak", "ArcWeak", "Box")
+
+
+def make_memscope(count: int) -> bytes:
+    """A snapshot as a tracker writes it: three in five have a name, one in five is a smart pointer."""
+    chance = random.Random(count)
+    file = io.BytesIO()
+    types = [f"alloc::vec::Vec<app::module_{number}::Item>" for number in range(30)]
+    start = 1_764_979_200_000_000_000
+    with open_memscope(file, None, {}) as writer:
+        for number in range(count):
+            now = start + 1700 * number
+            place = 0x5589_A500_0000 + 0x40 * number
+            named = chance.random() < 0.6
+            pointer = None
+            if named and number % 3 == 0:
+                pointer = SmartPointer(place, weak_count=0, is_data_owner=True)
+            writer.write(
+                Allocation(
+                    place,
+                    chance.choice((24, 48, 64, 96, 1000, 4096, 70_000)),
+                    now,
+                    None,
+                    f"variable_{number % 5000}" if named else None,
+                    chance.choice(types) if named else None,
+                    None,
+                    f"ThreadId({1 + number % 7})",
+                    lifetime_ms=1,
+                    borrow_info=BorrowInfo(4, 2, 3, now + 800_000),
+                    clone_info=CloneInfo(),
+                    ownership_history_available=True,
+                    smart_pointer_info=pointer,
+                )
+            )
+    return file.getvalue()
+
+
+def open_memscope(file: IO[bytes], _header: Any, _tables: Tables) -> memformats.MemscopeWriter:
+    """A writer of today's layout, full mode."""
+    return memformats.MemscopeWriter(file)
+
+
+def naive_memscope(_tables: Tables) -> Read:
+    """A read for each field of layout 3c, without memory layouts."""
+
+    def read(file: IO[bytes]) -> Items:
+        def number(code: str) -> int:
+            return int(struct.unpack("<" + code, file.read(struct.calcsize("<" + code)))[0])
+
+        def text() -> Optional[str]:
+            size = number("I")
+            return None if size == 0xFFFFFFFE else file.read(size).decode("utf-8", "surrogateescape")
+
+        def numbers(code: str) -> Tuple[int, ...]:
+            return tuple([number(code) for _ in range(number("I"))])
+
+        def optional(code: str) -> Optional[int]:
+            return number(code) if number("B") else None
+
+        make: Any = Allocation
+        while file.read(1):
+            number("I")
+            ptr, size, time, freed = number("Q"), number("Q"), number("Q"), optional("Q")
+            names = text(), text(), text(), text() or ""
+            stack = tuple([text() or "" for _ in range(number("I"))]) or None
+            state = number("I"), number("B") != 0, optional("Q")
+            borrow = BorrowInfo(number("I"), number("I"), number("I"), optional("Q")) if number("B") else None
+            clone = CloneInfo(number("I"), number("B") != 0, optional("Q")) if number("B") else None
+            owned = number("B") != 0
+            pointer = None
+            if number("B"):
+                start = number("Q"), optional("Q"), numbers("Q"), numbers("QQQ")
+                flags = optional("Q"), number("B") == 1, number("B") == 1, number("B") == 1
+                pointer = SmartPointer._make((*start, *flags, POINTERS[number("B")]))
+            objects = [text() if number("B") else None for _ in range(1 + SLOTS)]
+            yield make(ptr, size, time, freed, *names, stack, *state, borrow, clone, owned, pointer, *objects)
+
+    return read
+
+
+def construct_memscope(*, compiled: bool) -> Read:
+    """A declaration of layout 3c, without memory layouts; text as bytes."""
+    c: Any = importlib.import_module("construct")
+    u8, u32, u64 = c.Int8ul, c.Int32ul, c.Int64ul
+
+    def optional(inner: Any) -> Any:
+        return c.Struct("flag" / u8, "value" / c.If(c.this.flag == 1, inner))
+
+    text = c.Struct("size" / u32, "value" / c.If(c.this.size != 0xFFFFFFFE, c.Bytes(c.this.size)))
+    plain = c.Prefixed(u32, c.GreedyBytes)
+    pointer = c.Struct(
+        "data_ptr" / u64,
+        "cloned_from" / optional(u64),
+        "clones" / c.PrefixedArray(u32, u64),
+        "history" / c.PrefixedArray(u32, u64[3]),
+        "weak_count" / optional(u64),
+        "flags" / u8[3],
+        "kind" / u8,
+    )
+    record = c.Struct(
+        "type" / u8,
+        "length" / u32,
+        "ptr" / u64,
+        "size" / u64,
+        "time" / u64,
+        "freed" / optional(u64),
+        "names" / text[3],
+        "thread" / plain,
+        "stack" / c.PrefixedArray(u32, plain),
+        "borrow_count" / u32,
+        "leaked" / u8,
+        "lifetime" / optional(u64),
+        "borrow" / optional(c.Struct("counts" / u32[3], "last" / optional(u64))),
+        "clone" / optional(c.Struct("clones" / u32, "is_clone" / u8, "original" / optional(u64))),
+        "owned" / u8,
+        "pointer" / optional(pointer),
+        "objects" / optional(plain)[1 + SLOTS],
+    )
+    if compiled:
+        record = record.compile()
+
+    def read(file: IO[bytes]) -> Items:
+        end = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        while file.tell() < end:
+            yield record.parse_stream(file)
+
+    return read
+
+
+def allocation_of(one: Any) -> Any:
+    """A record of what the declaration gives."""
+    borrow, clone, pointer = one.borrow.value, one.clone.value, one.pointer.value
+    names = [None if name.value is None else name.value.decode() for name in one.names]
+    stack = tuple([frame.decode() for frame in one.stack]) or None
+    make: Any = Allocation
+    made = pointer and SmartPointer._make(
+        (
+            pointer.data_ptr,
+            pointer.cloned_from.value,
+            tuple(pointer.clones),
+            tuple([RefCount._make(counts) for counts in pointer.history]),
+            pointer.weak_count.value,
+            *[flag == 1 for flag in pointer.flags],
+            POINTERS[pointer.kind],
+        )
+    )
+    return make(
+        one.ptr,
+        one.size,
+        one.time,
+        one.freed.value,
+        *names,
+        one.thread.decode(),
+        stack,
+        one.borrow_count,
+        one.leaked != 0,
+        one.lifetime.value,
+        borrow and BorrowInfo._make((*borrow.counts, borrow.last.value)),
+        clone and CloneInfo(clone.clones, clone.is_clone != 0, clone.original.value),
+        one.owned != 0,
+        made,
+        *[value.value and value.value.decode() for value in one.objects],
+    )
+
+
+def naive_write_memscope(file: IO[bytes], records: Items, _header: Any, _tables: Tables) -> None:
+    """A write per field; the size of a record is patched in when it is known."""
+
+    def number(code: str, value: int) -> None:
+        file.write(struct.pack("<" + code, value))
+
+    def optional(code: str, value: Optional[int]) -> None:
+        number("B", value is not None)
+        if value is not None:
+            number(code, value)
+
+    def text(value: Optional[str]) -> None:
+        data = b"" if value is None else value.encode("utf-8", "surrogateescape")
+        number("I", 0xFFFFFFFE if value is None else len(data))
+        file.write(data)
+
+    for record in records:
+        number("B", 1)
+        start = file.tell() + 4
+        for code, value in zip("IQQQ", (0, *record[:3])):
+            number(code, value)
+        optional("Q", record.timestamp_dealloc)
+        for name in record[4:8]:
+            text(name)
+        number("I", len(record.stack_trace or ()))
+        for frame in record.stack_trace or ():
+            text(frame)
+        number("I", record.borrow_count)
+        number("B", record.is_leaked)
+        optional("Q", record.lifetime_ms)
+        number("B", record.borrow_info is not None)
+        if record.borrow_info is not None:
+            for count in record.borrow_info[:3]:
+                number("I", count)
+            optional("Q", record.borrow_info[3])
+        number("B", record.clone_info is not None)
+        if record.clone_info is not None:
+            number("I", record.clone_info[0])
+            number("B", record.clone_info[1])
+            optional("Q", record.clone_info[2])
+        number("B", record.ownership_history_available)
+        pointer = record.smart_pointer_info
+        number("B", pointer is not None)
+        if pointer is not None:
+            number("Q", pointer.data_ptr)
+            optional("Q", pointer.cloned_from)
+            number("I", len(pointer.clones))
+            for clone in pointer.clones:
+                number("Q", clone)
+            number("I", len(pointer.ref_count_history))
+            for counts in pointer.ref_count_history:
+                file.write(struct.pack("<3Q", *counts))
+            optional("Q", pointer.weak_count)
+            for flag in pointer[5:8]:
+                number("B", flag)
+            number("B", POINTERS.index(pointer.pointer_type))
+        for slot in record[16:29]:
+            number("B", slot is not None)
+            if slot is not None:
+                text(slot)
+        end = file.tell()
+        file.seek(start - 4)
+        number("I", end - start)
+        file.seek(end)
+
+
+class Snapshot:
+    """Records in memory, for what takes them from a reader."""
+
+    layout = "3c"
+    problems = ()
+
+    def __init__(self, records: Sequence[Allocation]) -> None:
+        self.records = records
+
+    def __iter__(self) -> Iterator[Allocation]:
+        return iter(self.records)
+
+
+def memscope_options(*, like_upstream: bool) -> argparse.Namespace:
+    return argparse.Namespace(like_upstream=like_upstream, layout=None, timestamp=0, scratch=io.BytesIO)
+
+
+def exhausted(run: Callable[[Any], Iterable[Any]]) -> Callable[[Any], object]:
+    return lambda subject: exhaust(run(subject))
+
+
+def memscope_work(sample: Sample) -> Iterator[Way]:
+    """The conversions."""
+    for upstream in True, False:
+        options = memscope_options(like_upstream=upstream)
+        like = " like upstream" * upstream
+        for name, convert in (
+            ("JSON", memformats._memscope_to_json),
+            ("five files", memformats._memscope_to_json5),
+            ("HTML", memformats._memscope_to_html),
+        ):
+            run = functools.partial(convert, options=options)
+            yield Way(f"memformats {name}{like}", sample.reader, exhausted(run))
+
+
+def memscope_exports(sample: Sample) -> Iterator[Way]:
+    """The guide's claims: writing the records as JSON instead, and json.dumps alone of the same objects."""
+    options = memscope_options(like_upstream=True)
+    snapshot: Any = Snapshot(sample.records)
+    whole = b"".join(memformats._memscope_to_json(snapshot, options))
+    size = f"{len(whole) / len(sample.data):.1f} times the size"
+    yield Way(
+        f"JSON export, {size}",
+        io.BytesIO,
+        lambda file: file.writelines(memformats._memscope_to_json(snapshot, options)),
+    )
+    objects = json.loads(whole)
+    yield Way("json.dumps of its objects", lambda: objects, functools.partial(json.dumps, separators=(",", ":")))
+
+
 # ==== All formats ======================================================================================
 
 BENCHES: Dict[str, Bench] = {
@@ -682,6 +1300,42 @@ BENCHES: Dict[str, Bench] = {
         memformats.prof_analysis,
         prof_work,
     ),
+    "mb": Bench(
+        make_mb,
+        lambda file, *_: memformats.MbWriter(file, compressed=False),
+        lambda _: slice(memformats.MB_HEADER.size, None),
+        (Peer("a read per field", naive_mb), Peer("construct", construct_mb, point_of)),
+        lambda records, *_: records,
+        naive_write_mb,
+        memformats.mb_analysis,
+        mb_work,
+        remarks=mb_sizes,
+    ),
+    "mb-json": Bench(
+        make_mb_json,
+        lambda file, *_: memformats.MbJsonWriter(file),
+        lambda _: slice(None),
+        (Peer("json.load and a loop", naive_mb_json),),
+        lambda records, *_: records,
+        naive_write_mb_json,
+        memformats.mb_analysis,
+        mb_json_work,
+    ),
+    "memscope": Bench(
+        make_memscope,
+        open_memscope,
+        lambda _: slice(40, None),  # after the header and the string block, which is empty
+        (
+            Peer("a read per field", naive_memscope),
+            Peer("construct, compiled", lambda _: construct_memscope(compiled=True), allocation_of),
+            Peer("construct", lambda _: construct_memscope(compiled=False), allocation_of),
+        ),
+        lambda records, _header, _tables: records,
+        naive_write_memscope,
+        memformats.memscope_analysis,
+        memscope_work,
+        memscope_exports,
+    ),
 }
 
 
@@ -726,6 +1380,7 @@ def writers(sample: Sample) -> Iterator[Way]:
     yield Way("memformats writer", sample.writer, lambda writer: writer.write_all(sample.records))
     yield Way("json.dumps of the same records", lambda: records, json.dumps)
     yield Way("a write per field", io.BytesIO, naive_write)
+    yield from sample.bench.more_writing(sample)
 
 
 def measure(ways: List[Way], counts: Iterable[int], turns: int) -> List[Dict[str, Any]]:
@@ -791,6 +1446,7 @@ def results(format: str, *, quick: bool) -> Dict[str, Any]:
         "writing": measure(list(writers(sample)), repeat(some), turns),
         "growth": measure([Way(f"{size:,}", Sample(format, size).reader, exhaust) for size in sizes], sizes, turns),
         "peak": memory(Sample(format, many)),
+        "remarks": [*sample.bench.remarks(sample)],
     }
 
 
@@ -818,6 +1474,8 @@ def text(report: Dict[str, Any], *, markdown: bool) -> Iterator[str]:
         if found["peak"] is not None:
             peak = f"{found['peak'] >> 10:,} KiB (goal: under 1,024)"
             yield f"\nstreaming {found['growth'][-1]['name']} records takes {peak} beside the tables"
+        if found["remarks"]:
+            yield "\n" + "\n".join(found["remarks"])
 
 
 def main() -> None:

@@ -2,17 +2,24 @@
 # SPDX-License-Identifier: MIT
 """Read, explain, check, analyse and write profiling and logging files, in one file of pure Python.
 
-======  ==================  ===============  ==========  =======  =======  ===========  ===========
-format  written by          extension        magic       reads    writes   reader       writer
-======  ==================  ===============  ==========  =======  =======  ===========  ===========
-mlyze   Memlyze, a tracer   .mlyze           ``MTRC``    1        1        MlyzeReader  MlyzeWriter
-        of Python memory
-clog    CNanoLog, a logger  .clog            ``ONAN``    1.0      1.0      ClogReader   ClogWriter
-        for C                                ``NANO``
-prof    easy_profiler, a    .prof            ``ysaE``    0.1.0    1.0.0    ProfReader   ProfWriter
-        profiler for C++                                 to       to
-                                                         2.1.0    2.1.0
-======  ==================  ===============  ==========  =======  =======  ===========  ===========
+========  ==================  ===============  ============  =======  =======  ==============  ==============
+format    written by          extension        magic         reads    writes   reader          writer
+========  ==================  ===============  ============  =======  =======  ==============  ==============
+mlyze     Memlyze, a tracer   .mlyze           ``MTRC``      1        1        MlyzeReader     MlyzeWriter
+          of Python memory
+clog      CNanoLog, a logger  .clog            ``ONAN``      1.0      1.0      ClogReader      ClogWriter
+          for C                                ``NANO``
+prof      easy_profiler, a    .prof            ``ysaE``      0.1.0    1.0.0    ProfReader      ProfWriter
+          profiler for C++                                   to       to
+                                                             2.1.0    2.1.0
+mb        Memory Dump, a      .mb              ``MEMD``      any      2        MbReader        MbWriter
+          viewer of memory
+mb-json   the same, its       .json            ``[{"``       2.0      2.0      MbJsonReader    MbJsonWriter
+          export
+memscope  memscope-rs, a      .memscope        ``MEMSCOPE``  1a to    1a to    MemscopeReader  MemscopeWriter
+          memory tracker for                                 3c, T    3c, T
+          Rust
+========  ==================  ===============  ============  =======  =======  ==============  ==============
 
 Reading, from a path or a binary file, gzipped or not, one record at a time::
 
@@ -42,7 +49,8 @@ Where to find what (search for the banner ``# ==== N``):
 3.  facts                   Field, Layout, Span; how ``explain`` walks; its text (``.hex``)
 4.  primitives              varint, JSON, time; source and sink; what all readers and writers share
 5.  formats                 a section each, always in this order: constants and layouts, records,
-                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof
+                            explain, Reader, Writer, semantics.   5.1 mlyze   5.2 clog   5.3 prof   5.4 mb
+                            5.5 memscope
 6.  registry                FORMATS, detect, open, explain
 7.  JSON documents          decode, encode
 8.  exports                 each original tool's own output
@@ -60,8 +68,10 @@ from typing import (
     IO,
     Any,
     Callable,
+    Container,
     Dict,
     FrozenSet,
+    Generator,
     Generic,
     Iterable,
     Iterator,
@@ -87,11 +97,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "FORMATS",
+    "AdvancedMetrics",
     "Alloc",
+    "Allocation",
     "BinaryReadable",
     "BinaryWritable",
     "Block",
     "Bookmark",
+    "BorrowInfo",
     "ClogAnalysis",
     "ClogArg",
     "ClogHeader",
@@ -100,20 +113,46 @@ __all__ = [
     "ClogSiteUse",
     "ClogText",
     "ClogWriter",
+    "CloneInfo",
     "ContextSwitch",
     "Descriptor",
     "Document",
     "Field",
+    "FieldLayout",
     "Format",
     "FormatError",
     "Frame",
     "Free",
     "Gc",
+    "JsonMetric",
     "Layout",
+    "LayoutEfficiency",
+    "LifecycleMetric",
     "LogEntry",
     "LogLevel",
     "LogSite",
     "Marker",
+    "MbAnalysis",
+    "MbConclusion",
+    "MbHeader",
+    "MbJsonHeader",
+    "MbJsonReader",
+    "MbJsonWriter",
+    "MbReader",
+    "MbRecord",
+    "MbSeriesUse",
+    "MbSnapshot",
+    "MbTypeChange",
+    "MbTypeStats",
+    "MbWriter",
+    "MemoryLayout",
+    "MemscopeAnalysis",
+    "MemscopeHeader",
+    "MemscopeLifetimes",
+    "MemscopeReader",
+    "MemscopeRisk",
+    "MemscopeUse",
+    "MemscopeWriter",
     "MlyzeAnalysis",
     "MlyzeFunctionUse",
     "MlyzeHeader",
@@ -124,6 +163,13 @@ __all__ = [
     "MlyzeStackUse",
     "MlyzeTimeline",
     "MlyzeWriter",
+    "OptimizationPotential",
+    "PaddingInfo",
+    "PaddingLocation",
+    "PaddingReason",
+    "Page",
+    "PageType",
+    "Point",
     "Problem",
     "ProfAnalysis",
     "ProfHeader",
@@ -137,6 +183,9 @@ __all__ = [
     "ProfVerdict",
     "ProfWriter",
     "Reader",
+    "RefCount",
+    "Series",
+    "SmartPointer",
     "Span",
     "Thread",
     "TruncatedError",
@@ -153,6 +202,18 @@ __all__ = [
     "hex_lines",
     "hex_to_bytes",
     "main",
+    "mb_analysis",
+    "mb_color",
+    "mb_compare",
+    "mb_conclusion",
+    "mb_free_ranges",
+    "mb_json_conclusion",
+    "mb_run_stream",
+    "memscope_analysis",
+    "memscope_category",
+    "memscope_description",
+    "memscope_path",
+    "memscope_risks",
     "mlyze_analysis",
     "mlyze_corrected_clock",
     "mlyze_frame_label",
@@ -352,7 +413,8 @@ class Layout:
         raise ValueError(f"{have} bytes are all of {self.name}")
 
 
-_CODE_TYPES = {"B": "u8", "H": "u16", "I": "u32", "Q": "u64", "b": "i8", "h": "i16", "i": "i32", "q": "i64", "d": "f64"}
+_CODE_TYPES = {"B": "u8", "H": "u16", "I": "u32", "Q": "u64", "b": "i8", "h": "i16", "i": "i32", "q": "i64"}
+_CODE_TYPES.update({"f": "f32", "d": "f64"})
 
 
 class Span(NamedTuple):
@@ -378,7 +440,9 @@ class _Walk:
     def __init__(self, format: str, rules: Rules, data: bytes, *, recover: bool) -> None:
         self.format = format
         self.rules = rules
-        self.data = data
+        self.file = data
+        self.body = b""  # what is unpacked of the file, if its format has such a body
+        self.data = data  # of the two, what ``offset`` counts in
         self.recover = recover
         self.order = "<"  # of all numbers
         self.space = "file"
@@ -400,6 +464,12 @@ class _Walk:
         """``with walk.record("events"):`` makes paths inside start with ``events[i].``, i counted from 0."""
         index = self._indexes[name] = self._indexes.get(name, -1) + 1
         return _WalkRecord(self, f"{self._prefix}{name}[{index}].")
+
+    def enter_body(self, body: bytes) -> None:
+        """Go on at the start of what has been unpacked; the file has been explained to its end."""
+        self.body = self.data = body
+        self.space = "body"
+        self.offset = 0
 
     def fault(self, rule: str, offset: int, name: str, detail: str = "") -> FormatError:
         reason = _sentence(rule, detail)
@@ -483,12 +553,12 @@ class _Walk:
         """Give the last span the value that its bytes stand for."""
         self._spans[-1] = self._spans[-1]._replace(value=value, note=note)
 
-    def unread(self, error: FormatError) -> None:
-        """The last span: what the fault leaves unexplained, to the end."""
+    def unread(self, error: FormatError, end: Optional[int] = None) -> None:
+        """What the fault leaves unexplained: to ``end``, where reading goes on, or else the last span, to the end."""
         self._prefix = ""
-        self.error = error
+        self.error = error if end is None else self.error
         note = f"offset 0x{error.offset:x}: {error.reason}"
-        self._add(error.where, len(self.data) - self.offset, "unread", error.code, note)
+        self._add(error.where, (len(self.data) if end is None else end) - self.offset, "unread", error.code, note)
 
     def _add(self, name: str, size: int, type: str, value: object, note: str = "") -> None:
         self._spans.append(Span(self.offset, size, self.space, self._prefix + name, type, value, note))
@@ -585,6 +655,12 @@ _VARINT_LIMIT = 64  # bytes; the longest that any of the formats' real programs 
 _DIGITS = 135  # of the largest number that such a varint holds
 _U64_MAX = (1 << 64) - 1
 _INFINITY = float("inf")
+_JSON_DEPTH = 200  # levels of nesting
+_JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
+_JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
+_JSON_WORDS = {b"null": None, b"true": True, b"false": False}
+_JSON_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_JSON_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _CHUNK = 65536
 
 
@@ -636,10 +712,10 @@ def _decimal(text: str) -> Optional[int]:
     return int(text) if usual and int(text) < 1 << 7 * _VARINT_LIMIT else None
 
 
-def _parse_json(text: str) -> Any:
+def _parse_json(text: str, parse_float: Optional[Callable[[str], Any]] = None) -> Any:
     """``json.loads`` with one exception for all that can be wrong: JSONDecodeError."""
     try:
-        return json.loads(text, parse_int=_json_integer)
+        return json.loads(text, parse_int=_json_integer, parse_float=parse_float)
     except json.JSONDecodeError:
         raise
     except RecursionError:
@@ -662,6 +738,170 @@ def _json_start(prefix: bytes) -> Optional[str]:
         key, quote, _ = text[1:].partition('"')
         return key if quote else None
     return "" if start + text[:1] in ("[]", "{}") else None
+
+
+class _JsonCursor:
+    """Takes a JSON text (RFC 8259) apart piece by piece, at exact offsets; slow.
+
+    ``at`` is the offset of the next byte of ``data``, which is UTF-8.  ``fault`` makes the exception of a rule, an
+    offset and a path.  Paths are those of the values; a key that is not among ``names`` adds nothing to them.
+    """
+
+    def __init__(self, data: bytes, fault: Callable[[str, int, str], FormatError], names: Container[str]) -> None:
+        self.data = data
+        self.at = 0
+        self._fault = fault
+        self._names = names
+
+    def peek(self) -> bytes:
+        """The next byte that is no blank, which this moves to; none at the end."""
+        while self.data[self.at : self.at + 1] in (b" ", b"\n", b"\r", b"\t"):
+            self.at += 1
+        return self.data[self.at : self.at + 1]
+
+    def take(self, wanted: bytes, path: str) -> bytes:
+        """The next byte that is no blank, which has to be one of those."""
+        byte = self.peek()
+        if not byte:
+            raise self._end(self.at, path)
+        if byte not in wanted:
+            raise self._fault("not JSON", self.at, path)
+        self.at += 1
+        return byte
+
+    def members(self, path: str) -> Iterator[Tuple[str, int]]:
+        """Enter an object: gives each key and its offset, and then stands before the value, to be taken."""
+        self.take(b"{", path)
+        if self.peek() == b"}":
+            self.at += 1
+            return
+        while True:
+            self.take(b'"', path)
+            start = self.at - 1
+            key = self._string(path)
+            self.take(b":", path)
+            yield key, start
+            if self.take(b",}", path) == b"}":
+                return
+
+    def items(self, path: str) -> Iterator[str]:
+        """Enter an array: gives the path of each item, which is then to be taken; of one in an array the array's."""
+        self.take(b"[", path)
+        if self.peek() == b"]":
+            self.at += 1
+            return
+        number = 0
+        while True:
+            yield path if path.endswith("]") else f"{path}[{number}]"
+            if self.take(b",]", path) == b"]":
+                return
+            number += 1
+
+    def inner(self, path: str, key: str) -> str:
+        """The path of an object's value."""
+        return f"{path}.{key}" if key in self._names else path
+
+    def value(self, path: str, depth: int = 0) -> Any:
+        """Any value; numbers are floats, of equal keys the last counts, as in JavaScript."""
+        byte = self.peek()
+        if byte in (b"{", b"[") and depth >= _JSON_DEPTH:
+            raise self._fault("nested too deeply", self.at, path)
+        if byte == b"{":
+            made = {}
+            for key, _ in self.members(path):
+                made[key] = self.value(self.inner(path, key), depth + 1)
+            return made
+        if byte == b"[":
+            items = []
+            for inner in self.items(path):
+                items.append(self.value(inner, depth + 1))  # noqa: PERF401 - a frame less for each level
+            return items
+        if byte == b'"':
+            self.at += 1
+            return self._string(path)
+        for word in _JSON_WORDS:
+            if byte and word.startswith(byte):
+                return self._word(word, path)
+        end = _json_number_end(self.data, self.at)
+        if end == self.at:
+            cut = self.data[self.at :] in (b"", b"-")
+            raise self._end(self.at, path) if cut else self._fault("not JSON", self.at, path)
+        digits = self.data[self.at : end]
+        self.at = end
+        return float(digits)
+
+    def _word(self, word: bytes, path: str) -> Optional[bool]:
+        piece = self.data[self.at : self.at + len(word)]
+        if piece != word:
+            whole = self.at + len(piece) < len(self.data) or not word.startswith(piece)
+            raise self._fault("not JSON", self.at, path) if whole else self._end(self.at, path)
+        self.at += len(word)
+        return _JSON_WORDS[word]
+
+    def _string(self, path: str) -> str:
+        """The text behind a quote, up to the next."""
+        start = self.at
+        pieces = []
+        while True:
+            end = self.at
+            while self.data[end : end + 1] not in _JSON_STOPS:
+                end += 1
+            pieces.append(self.data[self.at : end].decode())
+            self.at = end
+            stop = self.data[end : end + 1]
+            if stop == b'"':
+                self.at += 1
+                text = "".join(pieces)
+                return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+            if not stop:
+                raise self._end(start - 1, path)
+            pieces.append(self._escape(start - 1, path))
+
+    def _escape(self, start: int, path: str) -> str:
+        """What a backslash and the characters behind it stand for; ``start`` is that of the string."""
+        mark = self.data[self.at + 1 : self.at + 2]
+        if self.data[self.at] == 0x5C and mark in _JSON_ESCAPES:
+            self.at += 2
+            return _JSON_ESCAPES[mark]
+        digits = self.data[self.at + 2 : self.at + 6]
+        good = (
+            self.data[self.at] == 0x5C
+            and mark in (b"u", b"")
+            and all(byte in b"0123456789abcdefABCDEF" for byte in digits)
+        )
+        if not good or (len(digits) < 4 and self.at + 2 + len(digits) < len(self.data)):
+            raise self._fault("not JSON", self.at, path)
+        if len(digits) < 4:
+            raise self._end(start, path)
+        self.at += 6
+        return chr(int(digits, 16))
+
+    def _end(self, at: int, path: str) -> FormatError:
+        return self._fault("the file ends inside this field", at, path)
+
+
+def _json_number_end(data: bytes, start: int) -> int:
+    """Where a number of JSON ends; where it should begin if there is none.
+
+    >>> _json_number_end(b"-0.5e+3,", 0), _json_number_end(b"01", 0), _json_number_end(b".5", 0)
+    (7, 1, 0)
+    """
+
+    def digits(at: int) -> int:
+        while data[at : at + 1].isdigit():
+            at += 1
+        return at
+
+    first = start + (data[start : start + 1] == b"-")
+    end = first + 1 if data[first : first + 1] == b"0" else digits(first)
+    if end == first:
+        return start
+    if data[end : end + 1] == b"." and digits(end + 1) > end + 1:
+        end = digits(end + 1)
+    if data[end : end + 1] in (b"e", b"E"):
+        power = end + 1 + (data[end + 1 : end + 2] in (b"+", b"-"))
+        end = digits(power) if digits(power) > power else end
+    return end
 
 
 def _decode_text(data: Union[bytes, bytearray]) -> str:
@@ -705,6 +945,52 @@ def _utc(time_us: int) -> str:
     """
     seconds, us = divmod(time_us, 1_000_000)
     return f"{_calendar(seconds)}.{us:06d}Z".replace(" ", "T")
+
+
+def _iso_us(text: str) -> Optional[int]:
+    """Microseconds since 1970 of a date or time of ISO 8601, without zone in UTC; None for any other text.
+
+    >>> _iso_us("2025-12-06T01:00:00.25+01:00"), _iso_us("2025-12-06"), _iso_us("yesterday")
+    (1764979200250000, 1764979200000000, None)
+    """
+    signed = text[:1] in ("+", "-")
+    year_text, rest = (text[1:7], text[7:]) if signed else (text[:4], text[4:])
+    date, mark, clock = rest.replace(" ", "T", 1).upper().partition("T")
+    zone = next((clock[at:] for at in range(len(clock)) if clock[at] in "Z+-"), "")
+    clock = clock[: len(clock) - len(zone)]
+    clock, point, fraction = clock.partition(".")
+    parts = [year_text, *date.split("-")[1:], *(clock.split(":") if mark else ())]
+    offset = zone[1:].replace(":", "", 1) if zone not in ("", "Z") else "0000"
+    sizes = [6 if signed else 4, *[2] * (len(parts) - 1)]
+    good = [len(part) == size and _is_digits(part) for part, size in zip([*parts, offset], [*sizes, 4])]
+    if (
+        not all(good)
+        or date[:1] not in ("", "-")
+        or date.count("-") > 2
+        or len(parts) - date.count("-") not in (1, 3, 4)
+    ):
+        return None
+    if (point and (not _is_digits(fraction) or len(parts) - date.count("-") < 4)) or (zone and not mark):
+        return None
+    month, day = [*map(int, parts[1 : 1 + date.count("-")]), 1, 1][:2]
+    hour, minute, second = [*map(int, parts[1 + date.count("-") :]), 0, 0, 0][:3]
+    year = -int(year_text) if text[:1] == "-" else int(year_text)
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if not 1 <= month <= 12 or not 1 <= day <= (31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]:
+        return None
+    if hour > 24 or minute > 59 or second > 59 or (hour == 24 and (minute or second)) or int(offset[2:]) > 59:
+        return None
+    year -= month < 3
+    era, in_era = divmod(year, 400)
+    in_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + day - 1
+    days = 146_097 * era + 365 * in_era + in_era // 4 - in_era // 100 + in_year - 719_468
+    ahead = (60 * int(offset[:2]) + int(offset[2:])) * (-1 if zone[:1] == "-" else 1)
+    seconds = 86_400 * days + 3600 * hour + 60 * (minute - ahead) + second
+    return 1_000_000 * seconds + int(fraction[:6].ljust(6, "0"))
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _unsigned(name: str, value: int, bits: int) -> int:
@@ -870,21 +1156,25 @@ GZIP_HEADER = Layout(
 )
 GZIP_TRAILER = Layout("gzip trailer", Field("crc32", "I"), Field("isize", "I", "bytes unpacked, modulo 2^32"))
 _GZIP_MAGIC = b"\x1f\x8b"
+_GZIP_AFTER = ("bytes after the member", "a second member")
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _GZIP_RESERVED = 2, 4, 8, 16, 0xE0
 
 
 class _Gunzip:
     """The uncompressed bytes of a gzip stream of one or more members (RFC 1952); faults are FormatErrors.
 
-    All that can be unpacked comes before the fault.  NUL bytes after a member are padding.
+    All that can be unpacked comes before the fault.  NUL bytes after a member are padding.  ``inside`` names the
+    format of which it is the body: then there is one member, and nothing after it.
     """
 
-    def __init__(self, source: _Source, max_bytes: int) -> None:
+    def __init__(self, source: _Source, max_bytes: int, inside: str = "") -> None:
         self._source = source
         self._left = max_bytes
+        self._inside = inside
         self._member = -1
         self._inflater: Any = None
         self._data_offset = 0
+        self._head_crc = 0  # of the member's header so far
         self._crc = self._size = 0  # of what the member has given so far
         self._data = b""  # compressed bytes that the inflater has not taken yet
         self._fault: Optional[FormatError] = None
@@ -929,15 +1219,20 @@ class _Gunzip:
 
     def _start_member(self) -> bool:
         """Take the header of the next member; False at the end."""
-        while self._member >= 0 and self._source.peek(1) == b"\0":
+        while self._member >= 0 and self._source.peek(1) == b"\0" and not self._inside:
             ahead = self._source.peek(_CHUNK)
             self._source.read(len(ahead) - len(ahead.lstrip(b"\0")))
-        if not self._source.peek(1):
-            return False
-        self._member += 1
         offset = self._source.position
-        if self._source.peek(2) != _GZIP_MAGIC:
+        if not self._source.peek(1) and (self._member >= 0 or not self._inside):
+            if self._inside and self._source.error is not None:
+                raise self._source.error
+            return False
+        if self._member >= 0 and self._inside:
+            raise self._error("trailing-data", offset, "after", _GZIP_AFTER[self._source.peek(2) == _GZIP_MAGIC])
+        self._member += 1
+        if self._source.peek(2) != _GZIP_MAGIC and not self._inside:
             raise self._error("trailing-data", offset, "magic", "not another gzip member")
+        self._head_crc = 0
         _, method, flags, _, _, _ = self._take(GZIP_HEADER)
         if method != 8:
             raise self._error("bad-compression", offset + 2, "method", f"not deflate: {method}")
@@ -950,7 +1245,10 @@ class _Gunzip:
             if flags & flag:
                 self._take_bytes(name, self._source.peek(_CHUNK).find(b"\0") + 1 or _CHUNK)
         if flags & _FHCRC:
-            self._take_bytes("header_crc", 2)
+            offset, wanted = self._source.position, self._head_crc & 0xFFFF
+            (crc,) = _U16.unpack(self._take_bytes("header_crc", 2))
+            if crc != wanted:
+                raise self._error("bad-compression", offset, "header_crc", f"0x{crc:04x}, but it is 0x{wanted:04x}")
         self._data_offset = self._source.position
         self._inflater = _zlib.decompressobj(-15)
         self._crc = self._size = 0
@@ -967,6 +1265,7 @@ class _Gunzip:
     def _take(self, layout: Layout) -> Tuple[Any, ...]:
         offset = self._source.position
         data = self._source.read(layout.size)
+        self._head_crc = _zlib.crc32(data, self._head_crc)
         if len(data) < layout.size:
             start, name, detail = layout.cut(len(data))
             raise self._error("truncated", offset + start, name, f"the file ends inside this field: {detail}")
@@ -975,6 +1274,7 @@ class _Gunzip:
     def _take_bytes(self, name: str, size: int) -> bytes:
         offset = self._source.position
         data = self._source.read(size)
+        self._head_crc = _zlib.crc32(data, self._head_crc)
         if len(data) < size:
             raise self._error("truncated", offset, name, "the file ends inside this field")
         return data
@@ -983,7 +1283,10 @@ class _Gunzip:
         self._source.close()
 
     def _error(self, code: str, offset: int, name: str, reason: str) -> FormatError:
-        return _error("gzip", code, offset, f"members[{self._member}].{name}", reason)
+        if not self._inside:
+            return _error("gzip", code, offset, f"members[{self._member}].{name}", reason)
+        error = _error(self._inside, code, offset, f"gzip.{name}", reason)
+        return self._source.error or error if code == "truncated" else error
 
 
 def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
@@ -998,17 +1301,101 @@ def _inflate_up_to_fault(inflater: Any, data: bytes, size: int) -> bytes:
         else:
             inflater, data = trial, trial.unconsumed_tail
     try:
+        pieces.append(inflater.decompress(b""))  # a byte that was found, but was more than ``size``
         pieces.extend(inflater.decompress(data[at : at + 1]) for at in range(len(data)))
     except _zlib.error:
         pass  # the fault itself, which the caller has seen
     return b"".join(pieces)
 
 
+def _explain_member(walk: _Walk) -> Optional[FormatError]:
+    """The rest of the file as one gzip member, after which the walk goes on in the body.
+
+    Raises FormatError for a member without data; what is wrong with the data and after it is returned, since the body
+    as far as it goes is to be explained first.
+    """
+
+    def wrong(code: str, offset: int, name: str, reason: str) -> FormatError:
+        return _error(walk.format, code, offset, f"gzip.{name}", reason)
+
+    begin = walk.offset
+    header = walk.layout(GZIP_HEADER, "gzip.")
+    if header["method"] != 8:
+        raise wrong("bad-compression", walk.offset - 8, "method", f"not deflate: {header['method']}")
+    flags = header["flags"]
+    if flags & _GZIP_RESERVED:
+        raise wrong("bad-compression", walk.offset - 7, "flags", f"reserved bits are set: 0x{flags:02x}")
+    parts = [(_FEXTRA, "extra"), (_FNAME, "name"), (_FCOMMENT, "comment"), (_FHCRC, "header_crc")]
+    for name in [name for flag, name in parts if flags & flag]:
+        size = 2
+        if name == "extra":
+            size += int.from_bytes(walk.data[walk.offset : walk.offset + 2], "little")
+        elif name != "header_crc":
+            size = (walk.data.find(b"\0", walk.offset) + 1 or len(walk.data) + 1) - walk.offset
+        if walk.offset + size > len(walk.data):
+            offset = walk.offset + 2 * (name == "extra" and walk.offset + 2 <= len(walk.data))
+            raise wrong("truncated", offset, name, "the file ends inside this field")
+        if name == "header_crc":
+            crc = int.from_bytes(walk.data[walk.offset : walk.offset + 2], "little")
+            wanted = _zlib.crc32(walk.data[begin : walk.offset]) & 0xFFFF
+            if crc != wanted:
+                raise wrong("bad-compression", walk.offset, name, f"0x{crc:04x}, but it is 0x{wanted:04x}")
+        walk.take(f"gzip.{name}", size, "bytes")
+    start = walk.offset
+    inflater = _zlib.decompressobj(-15)
+    error = None
+    try:
+        body = inflater.decompress(walk.data[start:], DEFAULT_MAX_BYTES + 1)
+    except _zlib.error as fault:
+        error = wrong("bad-compression", start, "data", str(fault).rpartition(": ")[2])
+        body = _inflate_up_to_fault(_zlib.decompressobj(-15), walk.data[start:], DEFAULT_MAX_BYTES)
+    left = len(inflater.unused_data)
+    if len(walk.data) > start:
+        walk.take("gzip.data", len(walk.data) - start - left, "deflate")
+        walk.revalue(None, f"{len(body)} bytes of body")
+    if len(body) > DEFAULT_MAX_BYTES:
+        error = wrong("limit", start, "data", "unpacks to more than max_bytes")
+    elif inflater.eof:
+        error = _explain_trailer(walk, wrong, body)
+    elif error is None:
+        error = wrong("truncated", start, "data", "the file ends inside this field")
+    walk.enter_body(body)
+    return error
+
+
+def _explain_trailer(
+    walk: _Walk, wrong: Callable[[str, int, str, str], FormatError], body: bytes
+) -> Optional[FormatError]:
+    """What stands after the data of a gzip member, and the first thing that is wrong with it."""
+    start = walk.offset
+    have = len(walk.data) - start
+    if have < 8:
+        place, name, detail = GZIP_TRAILER.cut(have)
+        if have:
+            walk.take("gzip.trailer", have, "bytes")
+        return wrong("truncated", start + place, name, f"the file ends inside this field: {detail}")
+    trailer = walk.layout(GZIP_TRAILER, "gzip.")
+    if have > 8:
+        walk.take("gzip.after", have - 8, "bytes")
+    crc = _zlib.crc32(body)
+    if trailer["crc32"] != crc:
+        reason = f"0x{trailer['crc32']:08x}, but the data has 0x{crc:08x}"
+        return wrong("bad-compression", start, "crc32", reason)
+    if trailer["isize"] != len(body) & 0xFFFFFFFF:
+        reason = f"{trailer['isize']}, but the data has {len(body)} bytes"
+        return wrong("bad-compression", start + 4, "isize", reason)
+    if have > 8:
+        second = walk.data[start + 8 : start + 10] == _GZIP_MAGIC
+        return wrong("trailing-data", start + 8, "after", _GZIP_AFTER[second])
+    return None
+
+
 class _Fields:
     """Reads fields exactly, one by one, with every check: the slow path of the Readers.
 
     ``data`` stands at ``base`` in the file, ``at`` is where in ``data`` the next field starts, and all paths start with
-    ``where``.  ``canonical`` turns False when a field is not in the form that a writer would give it.
+    ``where``.  ``canonical`` turns False when a field is not in the form that a writer would give it.  What ``data``
+    lacks comes from the ``source``, if there is one.
     """
 
     def __init__(
@@ -1020,8 +1407,10 @@ class _Fields:
         *,
         at: int = 0,
         byte_order: str = "little",
+        source: Optional[_Source] = None,
     ) -> None:
-        self.at = at
+        self._source = source
+        self.at = self._mark = at
         self.where = where
         self.canonical = True
         self._problems = problems
@@ -1037,8 +1426,36 @@ class _Fields:
         """Count a deviation or note of the field at ``at``."""
         self._problems.add(rule, self._base + at, self.where + name, detail)
 
+    def have(self, size: int) -> bool:
+        """Whether there are ``size`` more bytes; they are in ``data`` then."""
+        while self._source is not None and self.at + size > len(self.data):
+            # As much again as there is, so that a long record takes linear time.
+            waiting = len(self.data) - self.at
+            piece = self._source.chunk() if waiting < _CHUNK else self._source.read(waiting)
+            if not piece:
+                break
+            self.data += piece
+        return self.at + size <= len(self.data)
+
+    def begin(self) -> None:
+        """The next field begins a record: ``since`` and ``left`` count from here, what stands before is not needed."""
+        if 2 * self.at >= len(self.data):  # so that all in all no more bytes are moved than there are
+            self._base += self.at
+            self.data = self.data[self.at :]
+            self.at = 0
+        self._mark = self.at
+
+    def since(self) -> bytes:
+        """The bytes of the record so far."""
+        return self.data[self._mark : self.at]
+
+    def left(self) -> bytes:
+        """All that is there of the record and after it."""
+        return self.data[self._mark :]
+
     def take(self, name: str, size: int) -> bytes:
         """``size`` bytes as one field."""
+        self.have(size)
         piece = self.data[self.at : self.at + size]
         if len(piece) < size:
             raise self.fault("the file ends inside this field", name, f"{len(piece)} of {size} bytes")
@@ -1055,9 +1472,8 @@ class _Fields:
 
     def layout(self, layout: Layout, prefix: str = "") -> Tuple[Any, ...]:
         """Every field of a Layout."""
-        have = len(self.data) - self.at
-        if have < layout.size:
-            place, name, detail = layout.cut(have)
+        if not self.have(layout.size):
+            place, name, detail = layout.cut(len(self.data) - self.at)
             raise self.fault("the file ends inside this field", prefix + name, detail, place=place)
         self.at += layout.size
         return layout.form(self._byte_order).unpack_from(self.data, self.at - layout.size)
@@ -1065,6 +1481,7 @@ class _Fields:
     def uvarint(self, name: str) -> int:
         """An unsigned LEB128 number of up to 64 bytes."""
         start = self.at
+        self.have(_VARINT_LIMIT)
         try:
             value, self.at = decode_varint(self.data, start)
         except IndexError:
@@ -1227,6 +1644,7 @@ class Reader(Generic[H, R]):
         if strict and recover:
             raise ValueError("strict refuses what recover steps over: give one of them")
         self._problems = _Problems(self.format, self.rules, strict=strict, recover=recover)
+        self._max_bytes = max_bytes
         self._ended = self._torn = False
         self._error: Optional[FormatError] = None
         self._left = b""
@@ -6204,6 +6622,4720 @@ class ProfVerdict:
         return self._late
 
 
+# ==== 5.4 mb: time series and page maps of the Memory Dump application ================================
+#
+# A header of eight bytes and a body, which is one gzip member, or the raw bytes where bit 0 of the flags is clear.
+# The body is a row of sections: tables of strings (1), which later fields refer to by number, and lists of series (2)
+# with their points; a point may hold a snapshot of memory: types of pages, pages, and of each page a stream of runs.
+# All is little-endian, integers are varints.  Format text: "mb".
+
+MB_MAGIC = b"MEMD"
+MB_VERSION = 2  # errata 8: the application looks at it only to refuse 0 with a raw body
+MB_HEADER = Layout(
+    "header",
+    Field("magic", "4s"),
+    Field("version", "H"),
+    Field("flags", "H", "bit 0: the body is gzip"),  # errata 1, 2
+)
+MB_ID = Field("id", "16s", "a UUID in the order of its text; all zero is none")  # errata 5, 21
+MB_POINT = Layout(
+    "point",
+    Field("timestamp", "d", "microseconds since 1970"),
+    Field("value", "d", "bytes"),
+    Field("flags", "B", "1 meta, 2 name, 4 pointId"),  # erratum 4
+)
+MB_SECTIONS = {1: "string table", 2: "data series"}
+_MB_STRINGS, _MB_SERIES = MB_SECTIONS
+_MB_GZIP = 1  # bit of the header's flags
+_MB_META, _MB_NAME, _MB_POINT_ID = 1, 2, 4  # bits of a point's flags; on disk the meta comes last
+_MB_ABSENT = struct.pack("<f", -1.0)  # the occupancy of a page that has none
+_MB_UNIT = 8  # bytes of a page that one of a run stands for
+_MB_NO_ID = bytes(16)
+_MB_F32 = struct.Struct("<f")
+_MB_TIMES = struct.Struct("<dd")
+_MB_SHARE = struct.Struct("<fB")  # of a page, with the first byte of the length of its run stream
+
+# What can be wrong, and how bad it is.  Stepped over are the version, a body that is raw against the flags, and ids
+# that are no UUIDs; of gzip itself the codes are bad-compression, truncated, trailing-data and limit.
+MB_RULES: Rules = {
+    **_COMMON_RULES,
+    "not a Memory Dump file": ("fault", "bad-magic"),
+    "version 0 with a raw body": ("fault", "unsupported-version"),
+    "the body is not gzip": ("fault", "bad-compression"),
+    "not a UUID": ("fault", "bad-value"),  # erratum 21
+    "a gzip body, though bit 0 of flags is clear": ("deviation", "bad-value"),  # erratum 1
+    "the last string goes past the end": ("deviation", "bad-size"),  # mb 1.3
+    "no such string": ("deviation", "bad-reference"),
+    "the last number goes on past the end of the stream": ("deviation", "bad-size"),  # mb 2
+    "unknown section": ("deviation", "trailing-data"),  # mb 1.2
+    "newer version": ("note", "unsupported-version"),
+    "unknown bits are set": ("note", "bad-value"),
+    "neither 0 nor 1": ("note", "bad-value"),
+    "not UTF-8": ("note", "bad-utf8"),
+}
+
+
+class MbHeader(NamedTuple):
+    """The header (mb 1): ``compressed`` tells whether the body is gzip, as bit 0 of ``flags`` should (erratum 1)."""
+
+    version: int = MB_VERSION
+    flags: int = _MB_GZIP
+    compressed: bool = True
+
+
+class Series(NamedTuple):
+    """A series (mb 1.4); ``point_count`` points follow.
+
+    ``id`` are the 16 bytes of a UUID, all zero for none; ``uuid`` is its text.  ``color`` is a text of CSS.
+    """
+
+    id: bytes = _MB_NO_ID
+    name: str = ""
+    color: str = "#000000"
+    visible: bool = True
+    point_count: int = 0
+    raw: Raw = b""
+
+    @property
+    def uuid(self) -> str:
+        """The id as text, "" for none."""
+        return _mb_uuid(self.id)
+
+
+class Page(NamedTuple):
+    """A page of a snapshot (mb 1.6): ``size`` in bytes, ``occupancy`` the used share or None.
+
+    ``run_stream`` is as stored and is decoded by ``runs``, ``free_ranges`` and ``bitmap`` (mb 2), each time anew.
+    ``borrowed`` are the bytes after the stream which the application takes for the end of its last number.
+    """
+
+    size: int
+    occupancy: Optional[float] = None
+    run_stream: bytes = b""
+    borrowed: bytes = b""
+
+    @property
+    def runs(self) -> Tuple[int, ...]:
+        """The lengths of the runs, alternately occupied and free, in units of 8 bytes.
+
+        Raises FormatError where the last number has no end, or one has more than 64 bytes.
+        """
+        return _mb_runs(self.run_stream + self.borrowed)
+
+    @property
+    def free_ranges(self) -> List[Tuple[int, int]]:
+        """The free ranges in bytes, start and end, as the application lists them: neither merged nor clamped."""
+        return mb_free_ranges(self.runs)
+
+    def bitmap(self, max_bytes: int = 1 << 24) -> bytes:
+        """A bit for each 8 bytes of the page, the lowest of a byte first, 1 for occupied; units past the page are cut.
+
+        Raises FormatError (``limit``) where that takes more than ``max_bytes``.
+        """
+        return _mb_bitmap(self.runs, -(-self.size // _MB_UNIT), max_bytes)
+
+
+class PageType(NamedTuple):
+    """A type of pages in a snapshot (mb 1.6); ``uniform_page_size`` is 0 where pages have sizes of their own."""
+
+    name: str = ""
+    uniform_page_size: int = 0
+    pages: Tuple[Page, ...] = ()
+
+
+class Point(NamedTuple):
+    """A point of the series before it (mb 1.5): ``timestamp`` in microseconds since 1970, ``value`` in bytes.
+
+    What the file lacks is None, and ``b""`` of ``point_id``, the 16 bytes of a UUID (all zero for none).  ``has_meta``
+    tells the meta {} from none; ``page_types`` is None where there is no snapshot of memory.
+    """
+
+    timestamp: float
+    value: float
+    name: Optional[str] = None
+    point_id: bytes = b""
+    has_meta: bool = False
+    event: Optional[str] = None
+    page_types: Optional[Tuple[PageType, ...]] = None
+    raw: Raw = b""
+
+    @property
+    def uuid(self) -> str:
+        """The id as text, "" for none."""
+        return _mb_uuid(self.point_id)
+
+
+MbRecord = Union[Series, Point]
+
+
+def _mb_uuid(id: bytes) -> str:
+    text = id.hex()
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if any(id) else ""
+
+
+def _mb_is_uuid(id: bytes) -> bool:
+    """Whether the application takes these 16 bytes for a UUID (mb 1.5)."""
+    return (0x10 <= id[6] < 0x90 and 0x80 <= id[8] < 0xC0) or id in (_MB_NO_ID, b"\xff" * 16)
+
+
+# ---- mb: run streams
+
+
+def _mb_runs(stream: bytes) -> Tuple[int, ...]:
+    """The numbers of a run stream."""
+    if stream.isascii():
+        return tuple(stream)
+    runs: List[int] = []
+    add = runs.append
+    rest = iter(stream)
+    for value in rest:
+        if value >= 0x80:
+            value &= 0x7F
+            shift = 7
+            for byte in rest:
+                value |= (byte & 0x7F) << shift
+                shift += 7
+                if byte < 0x80:
+                    break
+                if shift == 7 * _VARINT_LIMIT:
+                    raise _error("mb", "limit", 0, "run_stream", "varint of more than 64 bytes", "stream")
+            else:
+                raise _error("mb", "truncated", len(stream), "run_stream", "truncated varint", "stream")
+        add(value)
+    return tuple(runs)
+
+
+def mb_free_ranges(runs: Sequence[int]) -> List[Tuple[int, int]]:
+    """The free ranges that runs of units, occupied first, stand for, in bytes (mb 2).
+
+    >>> mb_free_ranges((128, 256, 128))
+    [(1024, 3072)]
+    """
+    ranges: List[Tuple[int, int]] = []
+    add = ranges.append
+    at = 0
+    for occupied, free in zip(runs[::2], runs[1::2]):
+        start = at + 8 * occupied
+        at = start + 8 * free
+        add((start, at))
+    return ranges
+
+
+def _mb_bitmap(runs: Sequence[int], units: int, max_bytes: int) -> bytes:
+    if units > 8 * max_bytes:
+        raise _error("mb", "limit", 0, "run_stream", f"a bitmap of more than {max_bytes} bytes", "stream")
+    pieces = []
+    left = units
+    for place, run in enumerate(runs):
+        pieces.append(b"10"[place % 2 : place % 2 + 1] * min(run, left))
+        left -= min(run, left)
+    digits = b"".join([*pieces, b"1" * left])[::-1]
+    return int(digits or b"0", 2).to_bytes((units + 7) // 8, "little")
+
+
+# ---- mb: explain
+
+
+def _explain_mb(walk: _Walk) -> Iterator[None]:
+    """The format text (mb 1) line by line; each ``yield`` comes before a structure."""
+    if not MB_MAGIC.startswith(walk.data[:4]):
+        raise walk.fault("not a Memory Dump file", 0, "magic")
+    header = walk.layout(MB_HEADER)
+    if header["flags"] >> 1:
+        walk.problem("unknown bits are set")
+    if header["version"] > MB_VERSION:
+        walk.problem("newer version", "version")
+    start = walk.data[walk.offset : walk.offset + 2]
+    zipped = start == _GZIP_MAGIC
+    if header["flags"] & _MB_GZIP and not zipped:
+        zipped = _GZIP_MAGIC.startswith(start)
+        if not zipped:
+            walk.annotate(walk.skip(walk.fault("the body is not gzip", walk.offset, "body")))
+    elif zipped and not header["flags"] & _MB_GZIP:
+        walk.problem("a gzip body, though bit 0 of flags is clear")
+    elif header["version"] == 0 and not zipped:
+        walk.annotate(walk.skip(walk.fault("version 0 with a raw body", 4, "version")), "version")
+    error = _explain_member(walk) if zipped else None
+    try:
+        yield from _explain_mb_body(walk)
+    except TruncatedError as cut:
+        raise error or cut from None
+    if error is not None:
+        raise error
+
+
+def _explain_mb_body(walk: _Walk) -> Iterator[None]:
+    """The sections (mb 1.2); strings and series are numbered over all of them."""
+    strings: List[str] = []
+    while walk.more():
+        yield
+        kind = walk.data[walk.offset]
+        if kind not in MB_SECTIONS:
+            walk.take("trailing", len(walk.data) - walk.offset, "bytes")
+            walk.problem("unknown section")
+            return
+        with walk.record("sections"):
+            walk.fixed("id", "B", MB_SECTIONS[kind])
+            number = walk.uvarint("string_count" if kind == _MB_STRINGS else "series_count")
+        for left in range(number, 0, -1):
+            yield
+            if kind == _MB_SERIES:
+                with walk.record("series"):
+                    yield from _explain_mb_series(walk, strings)
+                continue
+            with walk.record("strings"):
+                size = walk.uvarint("length", "bytes")
+                past = left == 1 and size > len(walk.data) - walk.offset
+                strings.append(walk.text("text", len(walk.data) - walk.offset if past else size))
+                if any("\udc80" <= letter <= "\udcff" for letter in strings[-1]):
+                    walk.problem("not UTF-8")
+                if past:
+                    walk.problem("the last string goes past the end", "length")
+
+
+def _explain_mb_string(walk: _Walk, name: str, strings: Sequence[str]) -> None:
+    """A string by its number."""
+    number = walk.uvarint(name)
+    if number < len(strings):
+        walk.annotate(json.dumps(strings[number][:72]))
+    else:
+        walk.problem("no such string")
+
+
+def _explain_mb_id(walk: _Walk, name: str) -> None:
+    id = walk.data[walk.offset : walk.offset + 16]
+    note = ""
+    if len(id) == 16 and not _mb_is_uuid(id):
+        note = walk.skip(walk.fault("not a UUID", walk.offset, name, id.hex()))
+    walk.fixed(name, MB_ID.code, note or ("" if any(id) else "none"))
+
+
+def _explain_mb_flag(walk: _Walk, name: str) -> bool:
+    flag = walk.fixed(name, "B")
+    if flag > 1:
+        walk.problem("neither 0 nor 1")
+    return bool(flag == 1)
+
+
+def _explain_mb_series(walk: _Walk, strings: Sequence[str]) -> Iterator[None]:
+    _explain_mb_id(walk, "id")
+    _explain_mb_string(walk, "name", strings)
+    _explain_mb_string(walk, "color", strings)
+    _explain_mb_flag(walk, "visible")  # erratum 3
+    for _ in range(walk.uvarint("point_count")):
+        yield
+        with walk.record("points"):
+            flags = walk.layout(MB_POINT)["flags"]
+            if flags & ~(_MB_META | _MB_NAME | _MB_POINT_ID):
+                walk.problem("unknown bits are set")
+            if flags & _MB_NAME:
+                _explain_mb_string(walk, "name", strings)
+            if flags & _MB_POINT_ID:
+                _explain_mb_id(walk, "point_id")
+            if flags & _MB_META:
+                yield from _explain_mb_meta(walk, strings)
+
+
+def _explain_mb_meta(walk: _Walk, strings: Sequence[str]) -> Iterator[None]:
+    """Errata 6, 7."""
+    event = walk.uvarint("event", "a string's number and 1" * (walk.data[walk.offset : walk.offset + 1] != b"\0"))
+    if 0 < event <= len(strings):
+        walk.annotate(json.dumps(strings[event - 1][:72]))
+    elif event:
+        walk.problem("no such string")
+    if not _explain_mb_flag(walk, "has_memory"):
+        return
+    for _ in range(walk.uvarint("page_type_count")):
+        with walk.record("page_types"):
+            _explain_mb_string(walk, "name", strings)
+            uniform = walk.uvarint("uniform_page_size", "bytes")
+            for _ in range(walk.uvarint("page_count")):
+                yield
+                with walk.record("pages"):
+                    _explain_mb_page(walk, uniform)
+
+
+def _explain_mb_page(walk: _Walk, uniform: int) -> None:
+    if not uniform:
+        walk.uvarint("size", "bytes")
+    absent = walk.data[walk.offset : walk.offset + 4] == _MB_ABSENT
+    walk.fixed("occupancy", "f", "absent" if absent else "")
+    size = walk.uvarint("rle_length", "bytes")
+    start = walk.offset
+    stream = walk.data[start : start + size]
+    if len(stream) < size:
+        detail = f"{len(stream)} of {size} bytes"
+        raise walk.fault("the file ends inside this field", start, "run_stream", detail)
+    borrowed = 0
+    if stream and stream[-1] >= 0x80:
+        after = walk.data[start + size : start + size + _VARINT_LIMIT]
+        borrowed = 1 + next((place for place, byte in enumerate(after) if byte < 0x80), _VARINT_LIMIT)
+        if borrowed > _VARINT_LIMIT:
+            whole = len(after) == _VARINT_LIMIT
+            rule = "varint of more than 64 bytes" if whole else "truncated varint"
+            raise walk.fault(rule, start, "run_stream")
+    if stream:
+        walk.take("run_stream", size, "bytes")
+    if borrowed:
+        walk.problem("the last number goes on past the end of the stream")
+
+
+# ---- mb: Reader
+
+
+class MbReader(Reader[MbHeader, MbRecord]):
+    """Reads a ``.mb`` file of any version: each ``Series``, and after it each ``Point`` of it.
+
+    ``strings`` are those read so far, in general all of them before the first series.  The body is unpacked while the
+    records come, in constant memory, but for the strings; run streams are left as they are.
+    """
+
+    format = "mb"
+    rules = MB_RULES
+
+    def _read_start(self) -> None:
+        problems = self._problems
+        start = self._source.peek(10)
+        if not MB_MAGIC.startswith(start[:4]):
+            raise problems.fault("not a Memory Dump file", 0, "magic")
+        _, version, flags = _Fields(problems, self._source.read(8)).layout(MB_HEADER)
+        body = start[8:]
+        told = bool(flags & _MB_GZIP)
+        compressed = body == _GZIP_MAGIC or (told and _GZIP_MAGIC.startswith(body))
+        self.header = MbHeader(version, flags, compressed)
+        if flags >> 1:
+            problems.add("unknown bits are set", 6, "flags", f"0x{flags:04x}")
+        if version > MB_VERSION:
+            problems.add("newer version", 4, "version", str(version))
+        if compressed and not told:
+            problems.add("a gzip body, though bit 0 of flags is clear", 6, "flags")
+        elif told and not compressed:
+            problems.step_over(problems.fault("the body is not gzip", 8, "body"))
+        elif version == 0 and not compressed:
+            problems.step_over(problems.fault("version 0 with a raw body", 4, "version"))
+        self.strings: List[str] = []
+        if compressed:
+            self._source = _Source(_Gunzip(self._source, self._max_bytes, "mb"), owned=True, name=self._source.name)
+            problems.space = "body"
+        self._fields = _Fields(problems, b"", 0 if compressed else 8, source=self._source)
+        self._fault: Optional[FormatError] = None
+        self._start: Optional[bytes] = b""
+        self._series_count: Optional[int] = None
+        self._sections = 0
+        self._leading: Tuple[str, ...] = ()
+        self._usual: Dict[int, str] = {}  # strings by the numbers that a writer would give them
+        try:
+            self._series_count = self._read_sections()
+        except FormatError as error:
+            self._fault = error
+        else:
+            if self._series_count is None or self._sections != 2 or not self._fields.canonical:
+                self._start = self._fields.since()
+            else:
+                self._start = None
+            self._fields.begin()
+            self._leading = tuple(self.strings)
+            numbers: Dict[str, int] = {}
+            for number, text in enumerate(self.strings):
+                if numbers.setdefault(text, number) == number:
+                    self._usual[number] = text
+
+    @property
+    def tables(self) -> Dict[str, Any]:
+        """``strings`` before the first series, and ``series_count`` of the first list of series.
+
+        ``start``: the bytes before the first series, where that is not one table and the start of one list, else None.
+        """
+        return {"strings": self._leading, "series_count": self._series_count, "start": self._start}
+
+    def _read_records(self) -> Iterator[MbRecord]:
+        fields = self._fields
+        try:
+            if self._fault is not None:
+                raise self._fault
+            number = self._series_count
+            done = 0
+            while number is not None:
+                for _ in range(number):
+                    series = self._read_series(f"series[{done}].")
+                    yield series
+                    if series.point_count:
+                        yield from self._read_points(series.point_count, f"series[{done}].points")
+                    done += 1
+                number = self._read_sections()
+            self._end(fields.left() + self._source.rest())
+        except FormatError as error:
+            self._end(fields.left(), error)
+
+    def _read_sections(self) -> Optional[int]:
+        """Read strings up to the next list of series; returns its length, or None at the end."""
+        fields = self._fields
+        while fields.have(1):
+            kind = fields.data[fields.at]
+            if kind not in MB_SECTIONS:
+                fields.where = ""
+                fields.problem("unknown section", fields.at, "trailing", f"0x{kind:02x}")
+                break
+            fields.where = f"sections[{self._sections}]."
+            fields.at += 1
+            self._sections += 1
+            if kind == _MB_SERIES:
+                return fields.uvarint("series_count")
+            for left in range(fields.uvarint("string_count"), 0, -1):
+                self._read_string(last=left == 1)
+        return None
+
+    def _read_string(self, *, last: bool) -> None:
+        fields = self._fields
+        fields.where = f"strings[{len(self.strings)}]."
+        start = fields.at
+        size = fields.uvarint("length")
+        if last and not fields.have(size):
+            have = len(fields.data) - fields.at
+            fields.problem("the last string goes past the end", start, "length", f"{have} of {size} bytes")
+            fields.canonical = False
+            size = have
+        start = fields.at
+        piece = fields.take("text", size)
+        try:
+            text = piece.decode()
+        except UnicodeDecodeError:
+            fields.problem("not UTF-8", start, "text")
+            text = _decode_text(piece)
+        self.strings.append(text)
+
+    def _read_series(self, where: str) -> Series:
+        """A series, which begins after the bytes that the sections before it, if any, have taken."""
+        fields = self._fields
+        fields.where = where
+        fields.canonical = not fields.since()
+        id = self._read_id("id")
+        name, color = self._string("name") or "", self._string("color") or ""
+        visible = self._read_flag("visible")
+        point_count = fields.uvarint("point_count")
+        raw = b"" if fields.canonical else fields.since()
+        fields.begin()
+        return Series(id, name, color, visible, point_count, raw)
+
+    def _read_id(self, name: str) -> bytes:
+        fields = self._fields
+        id = fields.take(name, 16)
+        if not _mb_is_uuid(id):
+            fields.at -= 16
+            self._problems.step_over(fields.fault("not a UUID", name, id.hex()))
+            fields.at += 16
+        return id
+
+    def _string(self, name: str, less: int = 0) -> Optional[str]:
+        """A string by its number, which ``less`` is taken from; None if there is none of that number."""
+        fields = self._fields
+        start = fields.at
+        number = fields.uvarint(name) - less
+        if number < 0:
+            return None
+        fields.canonical = fields.canonical and number in self._usual
+        if number < len(self.strings):
+            return self.strings[number]
+        fields.problem("no such string", start, name, str(number))
+        return None
+
+    def _read_flag(self, name: str) -> bool:
+        fields = self._fields
+        flag = fields.take(name, 1)[0]
+        if flag > 1:
+            fields.problem("neither 0 nor 1", fields.at - 1, name, str(flag))
+            fields.canonical = False
+        return flag == 1
+
+    def _read_points(self, number: int, where: str) -> Iterator[Point]:
+        """The points of a series."""
+        # Points of the usual forms are read here and by _mb_quick_point, everything else by _read_point.
+        new = tuple.__new__
+        fields = self._fields
+        usual = self._usual
+        with_id = struct.Struct("<ddx16s").unpack_from
+        without = struct.Struct("<dd").unpack_from
+        none = b""
+        data = fields.data
+        at = fields.at
+        index = 0
+        while index < number:
+            try:
+                flags = data[at + 16]
+                if flags == _MB_POINT_ID:
+                    timestamp, value, id = with_id(data, at)
+                    if 0x10 <= id[6] < 0x90 and 0x80 <= id[8] < 0xC0:
+                        stop = at + 33
+                        point = new(Point, (timestamp, value, None, id, False, None, None, none))
+                    else:
+                        point, stop = _mb_quick_point(data, at, flags, usual)
+                elif flags:
+                    point, stop = _mb_quick_point(data, at, flags, usual)
+                else:
+                    timestamp, value = without(data, at)
+                    stop = at + 17
+                    point = new(Point, (timestamp, value, None, none, False, None, None, none))
+            except (IndexError, struct.error, _MbOddError) as error:
+                fields.at = at
+                fields.begin()
+                at = fields.at
+                more = type(error) is not _MbOddError and fields.have(len(fields.data) - at + 1)
+                data = fields.data
+                if more:
+                    continue
+                point = self._read_point(f"{where}[{index}].")
+                data = fields.data
+                stop = fields.at
+            yield point
+            at = stop
+            index += 1
+        fields.at = at
+        fields.begin()
+
+    def _read_point(self, where: str) -> Point:
+        fields = self._fields
+        fields.where = where
+        fields.canonical = True
+        timestamp, value, flags = fields.layout(MB_POINT)
+        if flags & ~(_MB_META | _MB_NAME | _MB_POINT_ID):
+            fields.problem("unknown bits are set", fields.at - 1, "flags", f"0x{flags:02x}")
+            fields.canonical = False
+        name = self._string("name") if flags & _MB_NAME else None
+        point_id = self._read_id("point_id") if flags & _MB_POINT_ID else b""
+        event = page_types = None
+        if flags & _MB_META:
+            event = self._string("event", 1)
+            if self._read_flag("has_memory"):
+                page_types = self._read_page_types(where)
+        raw = b"" if fields.canonical else fields.since()
+        return Point(timestamp, value, name, point_id, bool(flags & _MB_META), event, page_types, raw)
+
+    def _read_page_types(self, where: str) -> Tuple[PageType, ...]:
+        fields = self._fields
+        page_types = []
+        for number in range(fields.uvarint("page_type_count")):
+            inner = fields.where = f"{where}page_types[{number}]."
+            name = self._string("name") or ""
+            uniform = fields.uvarint("uniform_page_size")
+            pages = []
+            for place in range(fields.uvarint("page_count")):
+                fields.where = f"{inner}pages[{place}]."
+                pages.append(self._read_page(uniform))
+            page_types.append(PageType(name, uniform, tuple(pages)))
+        return tuple(page_types)
+
+    def _read_page(self, uniform: int) -> Page:
+        fields = self._fields
+        size = uniform or fields.uvarint("size")
+        bits = fields.take("occupancy", 4)
+        (occupancy,) = struct.unpack("<f", bits)
+        # A NaN of other bits than usual may come back from a float as another one.
+        fields.canonical = fields.canonical and (occupancy <= _INFINITY or struct.pack("<f", occupancy) == bits)
+        stream = fields.take("run_stream", fields.uvarint("rle_length"))
+        borrowed = b""
+        if stream and stream[-1] >= 0x80:
+            fields.have(_VARINT_LIMIT)
+            after = fields.data[fields.at : fields.at + _VARINT_LIMIT]
+            size_after = 1 + next((place for place, byte in enumerate(after) if byte < 0x80), _VARINT_LIMIT)
+            if size_after > _VARINT_LIMIT:
+                fields.at -= len(stream)
+                whole = len(after) == _VARINT_LIMIT
+                raise fields.fault("varint of more than 64 bytes" if whole else "truncated varint", "run_stream")
+            borrowed = after[:size_after]
+            start = fields.at - len(stream)
+            fields.problem("the last number goes on past the end of the stream", start, "run_stream")
+        return Page(size, None if bits == _MB_ABSENT else occupancy, stream, borrowed)
+
+
+class _MbOddError(Exception):
+    """Something that is not of the usual form, and is left to be read exactly."""
+
+
+def _mb_number(data: bytes, at: int) -> Tuple[int, int]:
+    """A varint in its shortest form, and where it ends."""
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    try:
+        value, stop = decode_varint(data, at)
+    except OverflowError:
+        raise _MbOddError from None
+    if not data[stop - 1] or value >> 64:
+        raise _MbOddError
+    return value, stop
+
+
+def _mb_quick_point(data: bytes, at: int, flags: int, usual: Mapping[int, str]) -> Tuple[Point, int]:
+    """A point of the usual forms, and where it ends.
+
+    Raises _MbOddError for another one, and IndexError or struct.error at the end of the data.
+    """
+    if flags > _MB_META | _MB_NAME | _MB_POINT_ID:
+        raise _MbOddError
+    timestamp, value = _MB_TIMES.unpack_from(data, at)
+    at += 17
+    name = event = page_types = None
+    point_id = b""
+    try:
+        if flags & _MB_NAME:
+            number = data[at]
+            at += 1
+            if number > 0x7F:
+                number, at = _mb_number(data, at - 1)
+            name = usual[number]
+        if flags & _MB_POINT_ID:
+            point_id = data[at : at + 16]
+            at += 16
+            if not (0x10 <= point_id[6] < 0x90 and 0x80 <= point_id[8] < 0xC0):
+                raise _MbOddError
+        if flags & _MB_META:
+            number = data[at]
+            at += 1
+            if number > 0x7F:
+                number, at = _mb_number(data, at - 1)
+            if number:
+                event = usual[number - 1]
+            memory = data[at]
+            at += 1
+            if memory == 1:
+                page_types, at = _mb_quick_page_types(data, at, usual)
+            elif memory:
+                raise _MbOddError
+    except KeyError:
+        raise _MbOddError from None
+    if at > len(data):
+        raise IndexError
+    fields = (timestamp, value, name, point_id, flags & _MB_META > 0, event, page_types, b"")
+    return tuple.__new__(Point, fields), at
+
+
+def _mb_quick_page_types(data: bytes, at: int, usual: Mapping[int, str]) -> Tuple[Tuple[PageType, ...], int]:
+    # Numbers of two bytes are put together here: page sizes and the lengths of streams often are such.  The last byte
+    # of a stream is looked at for its own sake, and tells whether the stream is there.
+    new = tuple.__new__
+    unpack = _MB_SHARE.unpack_from
+    infinity = _INFINITY
+    none = b""
+    page_types = []
+    number, at = _mb_number(data, at)
+    for _ in range(number):
+        number, at = _mb_number(data, at)
+        uniform, at = _mb_number(data, at)
+        page_count, at = _mb_number(data, at)
+        name = usual[number]
+        pages: List[Page] = []
+        add = pages.append
+        size = uniform
+        for _ in range(page_count):
+            if not uniform:
+                size = data[at]
+                at += 1
+                if size > 0x7F:
+                    more = data[at]
+                    at += 1
+                    if 0 < more < 0x80:
+                        size += (more << 7) - 128
+                    else:
+                        size, at = _mb_number(data, at - 2)
+            share: Optional[float]
+            share, length = unpack(data, at)
+            at += 5
+            if length > 0x7F:
+                more = data[at]
+                at += 1
+                if 0 < more < 0x80:
+                    length += (more << 7) - 128
+                else:
+                    length, at = _mb_number(data, at - 2)
+            stop = at + length
+            if data[stop - 1] > 0x7F:
+                raise _MbOddError
+            if share == -1.0:
+                share = None
+            elif not share <= infinity:
+                raise _MbOddError
+            add(new(Page, (size, share, data[at:stop], none)))
+            at = stop
+        page_types.append(new(PageType, (name, uniform, tuple(pages))))
+    return tuple(page_types), at
+
+
+# ---- mb: Writer
+
+
+class MbWriter(Writer[MbHeader, MbRecord]):
+    """Writes a ``.mb`` file as the application does: strings in the order of their first use, then all series.
+
+    ``series`` starts a series and ``point`` adds to it; ``write`` and ``write_all`` take records, whose ``raw`` and
+    ``point_count`` are not looked at.  Strings and counts stand first, so the body is kept in memory, and written by
+    ``close``; of a document it is written as it comes.  ``compressed=False`` leaves the body raw.
+
+    What the application would not read back is a ValueError: numbers of 2^32 and more or below 0 (mb 1.7), a timestamp
+    of NaN, an id that is no UUID, a page of another size than the uniform one, a run stream without an end, text with
+    lone surrogates.  ``like_upstream`` writes them as the application does, an id that is none as zero.
+    """
+
+    format = "mb"
+
+    def __init__(
+        self,
+        file: WritableFile,
+        *,
+        version: int = MB_VERSION,
+        compressed: bool = True,
+        like_upstream: bool = False,
+    ) -> None:
+        self._header = MbHeader(version, _MB_GZIP * compressed, compressed)
+        _mb_write_header(self._header)
+        if not (version or compressed):
+            raise ValueError("a raw body needs a version of 1 at least")
+        self._like_upstream = like_upstream
+        self._document = self._begun = False
+        self._numbers: Dict[str, int] = {}
+        self._strings: List[bytes] = []
+        self._varints: Dict[int, bytes] = {}  # those of page sizes and of lengths, which recur
+        self._pieces: List[bytes] = []
+        self._body: List[bytes] = []  # the pieces so far, joined; of a document nothing
+        self._open: Optional[Series] = None
+        self._place = 0  # in the body, of its head, which lacks the number of points
+        self._points = self._series_count = 0
+        self._series_left: Optional[int] = None  # of a document; None where it is not known
+        self._deflater: Any = None
+        self._crc = self._size = 0
+        super().__init__(file)
+
+    def series(
+        self, name: str = "", *, color: str = "", visible: bool = True, id: Union[bytes, str] = _MB_NO_ID
+    ) -> None:
+        """Start a series; ``id`` is a UUID, as text or 16 bytes.  No ``color`` is black, as in the application."""
+        self.write(Series(self._id(id), name, color, visible))
+
+    def point(
+        self,
+        timestamp: float,
+        value: float,
+        name: str = "",
+        *,
+        id: Union[bytes, str] = b"",
+        event: str = "",
+        page_types: Optional[Iterable[PageType]] = None,
+    ) -> None:
+        """A point of the open series: microseconds since 1970 and bytes, with what the record ``Point`` has else.
+
+        The run stream of a Page is made by ``mb_run_stream``.
+        """
+        types = None if page_types is None else tuple(page_types)
+        self.write(Point(timestamp, value, name or None, self._id(id) if id else b"", False, event or None, types))
+
+    def _id(self, id: Union[bytes, str]) -> bytes:
+        if not isinstance(id, str):
+            return id
+        found = _mb_id(id)
+        if found is None and not self._like_upstream:
+            raise ValueError(f"not a UUID: {id!r}")
+        return found or _MB_NO_ID
+
+    def write_all(self, records: Iterable[MbRecord]) -> None:
+        """Write records in order; what the format cannot hold is a ValueError or TypeError."""
+        # Points with nothing but an id are packed here; everything else, and what is wrong, by _write_record.
+        if self._closed:
+            raise ValueError("the writer is closed")
+        self._begun = True
+        pack = struct.Struct("<ddB16s").pack
+        for record in records:
+            if type(record) is Point and self._open is not None and not self._document:
+                timestamp, value, name, id, has_meta, event, page_types, _ = record
+                usual = not (name or has_meta or event) and page_types is None
+                if usual and type(id) is bytes and len(id) == 16 and _mb_is_uuid(id):
+                    try:
+                        piece = pack(timestamp, value, _MB_POINT_ID, id)
+                    except (struct.error, OverflowError):
+                        piece = b""
+                    if piece and timestamp <= _INFINITY:
+                        self._pieces.append(piece)
+                        self._points += 1
+                        continue
+            self._write_record(record)
+            if len(self._pieces) >= 1000:
+                self._gather()
+
+    def _gather(self) -> None:
+        """Join the pieces; of a document, write them."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        if self._document:
+            self._write(data)
+        else:
+            self._body.append(data)
+
+    def _write_record(self, record: MbRecord) -> None:
+        known = len(self._strings)
+        write: Any = {Point: self._write_point, Series: self._write_series}.get(type(record))
+        if write is None:
+            raise TypeError(f"not a record of mb: {record!r}")
+        try:
+            write(record)
+        except (struct.error, OverflowError) as error:
+            self._forget_strings(known)
+            raise ValueError(f"not a record of mb: {error}: {record!r}") from None
+        except (ValueError, TypeError):
+            self._forget_strings(known)
+            raise
+
+    def _forget_strings(self, known: int) -> None:
+        """Take back what a refused record has brought."""
+        while len(self._strings) > known:
+            self._numbers.popitem()
+            self._strings.pop()
+
+    def _write_series(self, record: Series) -> None:
+        head = self._series_head(record)
+        if self._document:
+            self._check_points()
+            if self._series_left == 0 and not record.raw:
+                raise ValueError("there are more series than series_count")
+            if self._series_left is not None:
+                self._series_left = None if record.raw else self._series_left - 1
+            self._pieces.append(bytes(record.raw) or head + self._varint("point_count", record.point_count))
+        else:
+            self._end_series()
+            self._gather()
+            self._place = len(self._body)
+            self._body.append(head)
+            self._series_count += 1
+        self._open = record
+        self._points = 0
+
+    def _check_points(self) -> None:
+        if self._open is not None and self._points != self._open.point_count:
+            raise ValueError(f"a series of {self._open.point_count} points has {self._points}")
+
+    def _end_series(self) -> None:
+        if self._open is not None:
+            self._body[self._place] += self._varint("point_count", self._points)
+
+    def _series_head(self, record: Series) -> bytes:
+        if record.raw and self._document:
+            return b""
+        color = record.color if self._document else record.color or "#000000"
+        parts = [self._write_id("id", record.id), self._string(record.name), self._string(color)]
+        return b"".join([*parts, b"\1" if record.visible else b"\0"])
+
+    def _write_point(self, record: Point) -> None:
+        if self._open is None:
+            raise ValueError("no series has been started")
+        if self._document and self._points >= self._open.point_count:
+            raise ValueError(f"a series of {self._open.point_count} points has more")
+        piece = bytes(record.raw) if self._document else b""
+        self._pieces.append(piece or self._point_bytes(record))
+        self._points += 1
+
+    def _point_bytes(self, record: Point) -> bytes:
+        timestamp, value, name, id, has_meta, event, page_types, _ = record
+        if not self._document:
+            name, event = name or None, event or None
+        has_meta = has_meta or event is not None or page_types is not None
+        flags = _MB_META * has_meta | _MB_NAME * (name is not None) | _MB_POINT_ID * bool(id)
+        parts = [MB_POINT.little.pack(timestamp, value, flags)]
+        if not (timestamp <= _INFINITY or self._document or self._like_upstream):
+            raise ValueError("a timestamp of NaN")
+        if name is not None:
+            parts.append(self._string(name))
+        if id:
+            parts.append(self._write_id("point_id", id))
+        if has_meta:
+            parts.append(b"\0" if event is None else self._string(event, 1))
+            parts.append(b"\0" if page_types is None else b"\1" + self._varint("page_type_count", len(page_types)))
+            for page_type in page_types or ():
+                self._write_page_type(page_type, parts)
+        return b"".join(parts)
+
+    def _write_page_type(self, record: PageType, parts: List[bytes]) -> None:
+        name, uniform, pages = record
+        parts += [self._string(name), self._varint("uniform_page_size", uniform)]
+        parts.append(self._varint("page_count", len(pages)))
+        add = parts.append
+        varints = self._varints
+        for size, share, stream, borrowed in pages:
+            if uniform:
+                if size != uniform and not self._like_upstream:
+                    raise ValueError(f"a page of {size} bytes among those of {uniform}")
+            else:
+                add(varints.get(size) or self._varint("size", size))
+            if share is None:
+                add(_MB_ABSENT)
+            else:
+                add(self._share(share))
+            if stream and stream[-1] > 0x7F and not self._document:
+                stream += borrowed
+                if stream[-1] > 0x7F and not self._like_upstream:
+                    raise ValueError(f"the last number of a run stream has no end: {stream.hex()}")
+            length = len(stream)
+            add(varints.get(length) or self._varint("rle_length", length))
+            add(stream)
+
+    def _share(self, share: float) -> bytes:
+        if share == -1.0 and not self._like_upstream:
+            raise ValueError("an occupancy of -1 stands for none")
+        try:
+            return _MB_F32.pack(share)
+        except OverflowError:
+            if not self._like_upstream:
+                raise ValueError(f"not an occupancy: {share}") from None
+            return _MB_F32.pack(_INFINITY if share > 0 else -_INFINITY)
+
+    def _string(self, text: str, more: int = 0) -> bytes:
+        """The number of a string, to which ``more`` is added; it is in the table then."""
+        number = self._numbers.get(text)
+        if number is None:
+            if self._document:
+                raise ValueError(f"not among the strings of the document: {text!r}")
+            if self._like_upstream:
+                self._strings.append(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode())
+            else:
+                self._strings.append(_encode_text(text))
+            number = self._numbers[text] = len(self._strings) - 1
+        return encode_varint(number + more)
+
+    def _write_id(self, name: str, id: bytes) -> bytes:
+        if len(id) != 16:
+            raise ValueError(f"{name} is not of 16 bytes: {len(id)}")
+        if not self._document and not _mb_is_uuid(id):
+            if not self._like_upstream:
+                raise ValueError(f"{name} is not a UUID: {id.hex()}")
+            return _MB_NO_ID
+        return bytes(memoryview(id))
+
+    def _varint(self, name: str, value: int) -> bytes:
+        """A number, which is remembered; raises ValueError for what the application would not write as itself."""
+        if len(self._varints) > 4096:
+            self._varints.clear()
+        piece = _mb_write_varint(name, value, 64 if self._document else 32, like_upstream=self._like_upstream)
+        return self._varints.setdefault(value, piece)
+
+    def _begin(self, header: MbHeader, tables: Mapping[str, Any]) -> None:
+        """Start with the header and the tables of a document."""
+        if self._closed or self._begun:
+            raise ValueError("a document is the first thing written")
+        head = _mb_write_header(header)
+        start, count = tables.get("start"), tables.get("series_count")
+        self._header = header
+        self._document = self._begun = True
+        self._numbers.clear()
+        for number, text in enumerate(tables.get("strings", ())):
+            self._strings.append(_encode_text(text))
+            self._numbers.setdefault(text, number)
+        if start is None:
+            self._series_left = _unsigned("series_count", cast("int", count), 64)
+            start = self._first_sections(self._series_left)
+        self._sink.write(head)
+        self._write(start)
+
+    def _first_sections(self, series_count: int) -> bytes:
+        """The table of strings, and the start of the list of series."""
+        parts = [bytes((_MB_STRINGS,)), encode_varint(len(self._strings))]
+        for text in self._strings:
+            parts += [encode_varint(len(text)), text]
+        return b"".join([*parts, bytes((_MB_SERIES,)), encode_varint(series_count)])
+
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        """Write the tail, which belongs to the body."""
+        self._gather()
+        self._write(tail)
+
+    def _write(self, data: bytes) -> None:
+        """Write some of the body."""
+        if self._header.compressed:
+            if self._deflater is None:
+                # What the application's engines write; those that have plain zlib also write these bytes of data.
+                self._sink.write(GZIP_HEADER.little.pack(_GZIP_MAGIC, 8, 0, 0, 0, 3))
+                self._deflater = _zlib.compressobj(6, _zlib.DEFLATED, -15, 8)
+            self._crc = _zlib.crc32(data, self._crc)
+            self._size += len(data)
+            data = self._deflater.compress(data)
+        self._sink.write(data)
+
+    def _finish(self) -> None:
+        if not self._document:
+            self._end_series()
+            self._gather()
+            self._sink.write(_mb_write_header(self._header))
+            self._write(self._first_sections(self._series_count))
+            for data in self._body:
+                self._write(data)
+        if self._deflater is not None:
+            self._sink.write(self._deflater.flush() + GZIP_TRAILER.little.pack(self._crc, self._size & 0xFFFFFFFF))
+
+
+def _mb_write_header(header: MbHeader) -> bytes:
+    return _pack(MB_HEADER, (MB_MAGIC, header.version, header.flags))
+
+
+def _mb_write_varint(name: str, value: float, bits: int = 32, *, like_upstream: bool = False) -> bytes:
+    """A varint; raises ValueError or TypeError for what the application does not write as itself (mb 1.7)."""
+    if not like_upstream:
+        return encode_varint(_unsigned(name, cast("int", value), bits))
+    groups = []
+    while value > 0x7F:
+        whole = int(value) if value < _INFINITY else 0
+        groups.append(whole & 0x7F | 0x80)
+        value = (whole & 0xFFFFFFFF) >> 7
+    groups.append(int(value) & 0xFF if value > -_INFINITY else 0)
+    return bytes(groups)
+
+
+def _mb_id(text: str) -> Optional[bytes]:
+    """The 16 bytes of a UUID; None for what the application takes for none (mb 1.5)."""
+    parts = text.split("-")
+    try:
+        id = bytes.fromhex("".join(parts))
+    except ValueError:
+        return None
+    usual = [len(part) for part in parts] == [8, 4, 4, 4, 12] and " " not in text and len(id) == 16
+    return id if usual and _mb_is_uuid(id) else None
+
+
+def mb_run_stream(
+    size: float,
+    *,
+    bitmap: str = "",
+    free_ranges: Optional[Iterable[Any]] = None,
+    occupancy: Optional[float] = None,
+    like_upstream: bool = False,
+) -> bytes:
+    """The run stream of a page of ``size`` bytes, by the first of the application's rules that applies (mb 2).
+
+    ``bitmap`` is a stream in hexadecimal; ``free_ranges`` are pairs of start and end in bytes; of an ``occupancy``
+    below 1 the used part comes first; else the page is full.  Raises ValueError for numbers that the application does
+    not write as themselves, unless ``like_upstream``.
+
+    >>> mb_run_stream(4096, free_ranges=[(1024, 3072)]).hex()
+    '800180028001'
+    """
+    if bitmap:
+        return _mb_hex(bitmap)
+    total = -_mb_floor(-size / _MB_UNIT)
+    if free_ranges is not None:
+        free_ranges = list(free_ranges)
+        runs = _mb_quick_runs_of(size, free_ranges) or _mb_runs_of(size, free_ranges)
+    elif occupancy is not None and 0 <= occupancy < 1:
+        used = _mb_floor(total * occupancy)
+        runs = [used, total - used]
+    else:
+        runs = [total]
+    data = bytearray()
+    add = data.append
+    for run in runs:
+        if run.__class__ is not int or not 0 <= run < 0x4000:
+            data += _mb_write_varint("a run", run, like_upstream=like_upstream)
+        elif run < 0x80:
+            add(run)
+        else:
+            add(run & 0x7F | 0x80)
+            add(run >> 7)
+    return bytes(data)
+
+
+def _mb_floor(value: float) -> float:
+    """As JavaScript has it: a whole number, infinity or NaN."""
+    return int(value // 1) if -_INFINITY < value < _INFINITY else value
+
+
+def _mb_quick_runs_of(size: float, free_ranges: Sequence[Any]) -> List[Any]:
+    """Runs of free ranges that are pairs of whole numbers, ascend and do not touch; nothing of others."""
+    runs: List[Any] = []
+    at = -1
+    try:
+        for start, end in free_ranges:
+            if not (at < start < end and start.__class__ is end.__class__ is int):
+                return []
+            runs += ((start - at) // 8, (end - start) // 8)
+            at = end
+    except (TypeError, ValueError):
+        return []
+    if runs:
+        runs[0] = free_ranges[0][0] // 8
+        if at < size:
+            runs.append(-_mb_floor((at - size) / _MB_UNIT))
+    return runs
+
+
+def _mb_runs_of(size: float, free_ranges: Iterable[Any]) -> List[float]:
+    """Runs of free ranges: overlaps count twice, and what is not whole units is lost at each range (mb 2)."""
+
+    def is_range(one: Any) -> bool:
+        return isinstance(one, (list, tuple)) and len(one) > 1 and {type(one[0]), type(one[1])} <= {int, float}
+
+    runs: List[float] = [0]
+    at: float = 0
+    for start, end, *_ in sorted(filter(is_range, free_ranges), key=lambda one: one[0]):
+        for kind, gap in ((0, start - at), (1, end - start)):
+            if gap > 0:
+                if len(runs) % 2 == kind:
+                    runs.append(0)
+                runs[-1] += _mb_floor(gap / _MB_UNIT)
+        at = end
+    if at < size:
+        if len(runs) % 2 == 0:
+            runs.append(0)
+        runs[-1] += -_mb_floor((at - size) / _MB_UNIT)
+    return runs
+
+
+def _mb_hex(text: str) -> bytes:
+    """Bytes from pairs of digits as the application takes them, whatever they are (mb 2)."""
+    try:
+        if text.isalnum():
+            return bytes.fromhex(text)
+    except ValueError:
+        pass
+    data = bytearray()
+    pair = ""
+    units = text.encode("utf-16-le", "surrogatepass")
+    for unit in [chr(units[at] | units[at + 1] << 8) for at in range(0, len(units), 2)] + ["\n"]:
+        ends = unit in "\n\r\u2028\u2029"
+        pair += "" if ends else unit
+        if len(pair) == 2 or (ends and pair):
+            data.append(_mb_parse_int(pair))
+            pair = ""
+    return bytes(data)
+
+
+def _mb_parse_int(pair: str) -> int:
+    """JavaScript's ``parseInt(pair, 16)``, modulo 256, of two characters."""
+    digits = pair.lstrip(
+        " \t\v\f\xa0\ufeff\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+    )
+    sign = -1 if digits[:1] == "-" else 1
+    digits = digits[1:] if digits[:1] in ("+", "-") else digits
+    value = 0
+    for digit in digits if digits[:2] not in ("0x", "0X") else "":
+        if digit not in "0123456789abcdefABCDEF":
+            break
+        value = value * 16 + int(digit, 16)
+    return sign * value & 0xFF
+
+
+# ---- mb-json: the application's JSON
+#
+# An array of series, or one series (erratum 17); a series is an object whose ``data`` are points, a point an object
+# whose ``meta.memory.pageTypes`` are types of pages (mb 3).  A reader gives the records that the application would
+# write as .mb, but for times as text, which it loses (erratum 11).
+
+_MB_JSON_SERIES = frozenset(("id", "name", "visible", "color", "data"))
+_MB_JSON_POINT = frozenset(("timestamp", "value", "pointId", "name", "meta"))
+_MB_JSON_KEYS = {  # of what is inside a point, by the last name of the path
+    "meta": frozenset(("event", "memory")),
+    "memory": frozenset(("pageTypes",)),
+    "pageTypes": frozenset(("name", "uniformPageSize", "pages")),
+    "pages": frozenset(("size", "occupancy", "freeList", "bitmap")),
+}
+_MB_JSON_NAMES = _MB_JSON_SERIES.union(_MB_JSON_POINT, *_MB_JSON_KEYS.values())
+_MB_U32_MAX = (1 << 32) - 1
+_NAN = float("nan")
+_MB_JSON_EXACT = float(1 << 53)  # the least integer that a double does not tell from the next
+_MB_JSON_BOM = "\ufeff"
+_MB_JSON_FIRST = frozenset(("", *_MB_JSON_SERIES, *_MB_JSON_POINT, "series", "points"))  # keys that may stand first
+_MB_JSON_BLANKS = (" ", "\n", "\r", "\t")
+
+# What can be wrong, and how bad it is.  Faults of values that have another meaning without them are stepped over:
+# those of names, pages and bitmaps.  Problems inside a point have its offset.
+MB_JSON_RULES: Rules = {
+    **_COMMON_RULES,
+    "not UTF-8": ("fault", "bad-utf8"),
+    "not JSON": ("fault", "bad-json"),
+    "nested too deeply": ("fault", "limit"),
+    "bytes after the text": ("fault", "trailing-data"),
+    "neither an array nor an object": ("fault", "bad-value"),
+    "JSON of the program before 2.0": ("fault", "unsupported-version"),  # mb 3.2
+    "a series is no object": ("fault", "bad-value"),
+    "a series without an array data": ("fault", "bad-value"),
+    "a point is no object": ("fault", "bad-value"),
+    "a series without a name": ("fault", "bad-value"),
+    "not a list of types of pages": ("fault", "bad-value"),
+    "a type of pages without an array pages": ("fault", "bad-value"),
+    "a page is no object": ("fault", "bad-value"),
+    "the bitmap ends inside a number": ("fault", "bad-varint"),  # erratum 9
+    "a second data": ("deviation", "bad-value"),
+    "not of its type": ("deviation", "bad-value"),
+    "not a UUID": ("deviation", "bad-value"),  # erratum 21
+    "not a time": ("deviation", "bad-value"),
+    "not a size": ("deviation", "bad-value"),
+    "not hexadecimal": ("deviation", "bad-value"),
+    "not a range": ("deviation", "bad-value"),
+    "the last number of the bitmap is left out": ("deviation", "bad-varint"),
+    "a run that the application does not write as itself": ("deviation", "bad-value"),  # mb 1.7
+    "null for a number": ("note", "bad-value"),  # as JavaScript writes what JSON lacks
+    "a time as text": ("note", "lossy"),  # erratum 11
+    "unknown key": ("note", "lossy"),  # erratum 10
+    "size is not uniformPageSize": ("note", "bad-size"),  # erratum 18
+}
+
+
+def _is_mb_json(prefix: bytes) -> bool:
+    """Whether a file that starts so is the application's JSON: by its first key, or by that of the points."""
+    key = _json_start(prefix)
+    known = key in _MB_JSON_FIRST or (key not in ("format", "ptr") and b'"data"' in prefix)
+    return key is not None and known
+
+
+def _mb_json_valid(data: bytes) -> Tuple[Optional[int], bool]:
+    """Where bytes begin that are not UTF-8, and whether those are only the start of a character; None if all are."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return error.start, error.reason == "unexpected end of data"
+    return None, False
+
+
+class MbJsonHeader(NamedTuple):
+    """How the text begins: with a byte order mark or not; ``single``: with one series instead of an array of them."""
+
+    bom: bool = False
+    single: bool = False
+
+
+# ---- mb-json: explain
+
+
+def _explain_mb_json(walk: _Walk) -> Iterator[None]:
+    """The format text (mb 3.1, 3.2); members are spans, what stands between them is too."""
+    valid, cut = _mb_json_valid(walk.data)
+
+    def fault(rule: str, offset: int, path: str) -> FormatError:
+        if rule == "the file ends inside this field" and valid is not None and not cut:
+            rule, offset = "not UTF-8", valid
+        return walk.fault(rule, offset, path)
+
+    text = _JsonCursor(walk.data[:valid], fault, _MB_JSON_NAMES)
+    bom = walk.data.startswith(b"\xef\xbb\xbf")
+    if bom:
+        walk.take("bom", 3, "bytes")
+        text.at = 3
+    first = text.peek()
+    if first not in (b"[", b"{"):
+        rule = "neither an array nor an object" if first else "the file ends inside this field"
+        raise fault(rule, text.at, "")
+    if first == b"{":
+        yield from _explain_mb_json_series(walk, text, "series[0]", single=True)
+    else:
+        for path in text.items("series"):
+            yield from _explain_mb_json_series(walk, text, path, single=False)
+    if text.peek():
+        raise fault("bytes after the text", text.at, "")
+    if valid is not None:
+        raise fault("not UTF-8", valid, "")
+    _explain_mb_json_gap(walk, text.at)
+
+
+def _explain_mb_json_gap(walk: _Walk, end: int) -> None:
+    """Blanks and marks before the next member."""
+    if walk.offset < end:
+        walk.take("", end - walk.offset, "json")
+
+
+def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, key: str, depth: int) -> Any:
+    """The value of a key, in one span with it."""
+    value = text.value(text.inner(path, key), depth)
+    walk.take(text.inner(path, key), text.at - walk.offset, "json")
+    if not isinstance(value, (dict, list)):
+        whole = type(value) is float and abs(value) < _MB_JSON_EXACT and value.is_integer()
+        walk.revalue(int(value) if whole else value)
+    if key not in _MB_JSON_NAMES:
+        walk.problem("unknown key")
+    return value
+
+
+def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single: bool) -> Iterator[None]:
+    begin = text.at
+    if text.peek() != b"{":
+        begin = text.at
+        text.value(path)
+        raise walk.fault("a series is no object", begin, path)
+    begin = text.at
+    seen = False
+    name: Any = None
+    late: List[FormatError] = []
+    for key, start in text.members(path):
+        yield
+        _explain_mb_json_gap(walk, start)
+        array = text.peek() == b"["
+        if single and not seen and array and key in ("series", "points"):
+            raise walk.fault("JSON of the program before 2.0", start, path)
+        if key == "data" and array and not seen:
+            seen = True
+            walk.take(f"{path}.data", text.at + 1 - walk.offset, "json")
+            for inner in text.items(f"{path}.data"):
+                yield
+                late += _explain_mb_json_point(walk, text, inner)
+            continue
+        value = _explain_mb_json_value(walk, text, path, key, 1)
+        if key == "name":
+            name = value
+        if key == "data":
+            if not seen:
+                raise walk.fault("a series without an array data", start, path)
+            walk.problem("a second data")
+    if not seen:
+        raise walk.fault("a series without an array data", begin, path)
+    if type(name) is not str:
+        late.append(walk.fault("a series without a name", begin, f"{path}.name"))
+        if walk.recover:
+            walk.annotate(walk.skip(late[-1]))
+    if late and not walk.recover:
+        raise late[0]
+
+
+def _explain_mb_json_point(walk: _Walk, text: _JsonCursor, path: str) -> List[FormatError]:
+    """A point; gives the faults that end the reading after its series, unless they are stepped over."""
+    byte = text.peek()
+    begin = text.at
+    if byte != b"{":
+        value = text.value(path)
+        old = type(value) is list
+        raise walk.fault("JSON of the program before 2.0" if old else "a point is no object", begin, path)
+    point = _explain_mb_json_object(walk, text, path, "data", 0)
+    if "x" in point and "y" in point and "timestamp" not in point:
+        raise walk.fault("JSON of the program before 2.0", begin, path)
+    _explain_mb_json_gap(walk, text.at - 1)
+    walk.take(path, 1, "json")
+    late = [walk.fault(rule, begin, where) for rule, where in _mb_json_faults(point, path)]
+    for fault in late if walk.recover else ():
+        walk.annotate(walk.skip(fault))
+    return late
+
+
+_MB_JSON_INSIDE = {"data": "meta", "meta": "memory", "memory": "pageTypes", "pageTypes": "pages"}
+
+
+def _explain_mb_json_object(walk: _Walk, text: _JsonCursor, path: str, kind: str, depth: int) -> Dict[str, Any]:
+    """An object of a point, or in one, its members one by one."""
+    made: Dict[str, Any] = {}
+    for key, start in text.members(path):
+        _explain_mb_json_gap(walk, start)
+        mark = text.peek()
+        inner = text.inner(path, key)
+        if key != _MB_JSON_INSIDE.get(kind) or mark != (b"[" if key.startswith("page") else b"{"):
+            made[key] = _explain_mb_json_value(walk, text, path, key, depth + 1)
+            continue
+        walk.take(inner, text.at + 1 - walk.offset, "json")
+        if mark == b"{":
+            made[key] = _explain_mb_json_object(walk, text, inner, key, depth + 1)
+            continue
+        made[key] = []
+        for item in text.items(inner):
+            if text.peek() == b"{":
+                made[key].append(_explain_mb_json_object(walk, text, item, key, depth + 2))
+                continue
+            _explain_mb_json_gap(walk, text.at)
+            made[key].append(text.value(item, depth + 2))
+            walk.take(item, text.at - walk.offset, "json")
+    return made
+
+
+def _mb_json_faults(point: Dict[str, Any], path: str) -> Iterator[Tuple[str, str]]:
+    """What the application stumbles over in the page types of a point, in order."""
+    meta = point.get("meta")
+    memory = meta.get("memory") if isinstance(meta, dict) else None
+    types = memory.get("pageTypes", []) if isinstance(memory, dict) else []
+    path += ".meta.memory.pageTypes"
+    if not isinstance(types, list):
+        yield "not a list of types of pages", path
+        return
+    for place, one in enumerate(types):
+        pages = one.get("pages") if isinstance(one, dict) else None
+        if not isinstance(pages, list):
+            yield "a type of pages without an array pages", f"{path}[{place}]"
+            continue
+        for number, page in enumerate(pages):
+            where = f"{path}[{place}].pages[{number}]"
+            if not isinstance(page, dict):
+                yield "a page is no object", where
+            elif isinstance(page.get("bitmap"), str) and "occupancy" not in page and "freeList" not in page:
+                stream = _mb_hex(page["bitmap"])
+                if stream[-1:] >= b"\x80":
+                    yield "the bitmap ends inside a number", f"{where}.bitmap"
+
+
+# ---- mb-json: Reader
+
+
+class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
+    """Reads the application's JSON, in file order: ``Series``, and its ``Point`` records.
+
+    A time is a number of microseconds, or text of ISO 8601, without zone in UTC; with ``like_upstream`` it and the
+    value are what JavaScript's ``Number`` makes of them, so text of ISO 8601 is NaN.  Pages get the run stream that the
+    application would write.  ``raw`` is a record's own text, back to the record before, where a writer's would differ:
+    there are unknown keys, the order of keys and blanks.  The text is kept in memory, since a series may have members
+    behind its points; records are made one at a time.
+    """
+
+    format = "mb-json"
+    rules = MB_JSON_RULES
+    _table_names = ("end",)
+
+    def __init__(
+        self,
+        file: ReadableFile,
+        *,
+        strict: bool = False,
+        recover: bool = False,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        like_upstream: bool = False,
+    ) -> None:
+        self._like_upstream = like_upstream
+        super().__init__(file, strict=strict, recover=recover, max_bytes=max_bytes)
+
+    def _read_start(self) -> None:
+        self._data = self._source.rest()
+        self._valid, self._cut = _mb_json_valid(self._data)
+        self._text = self._data[: self._valid].decode()
+        self._counted = (0, 0)  # a place in the text, and in the data
+        self._begin = 0  # of the record, for its problems
+        self._done = 0  # where the next record's own text begins
+        self._late: Optional[FormatError] = None
+        decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_mb_json_constant)
+        self._scan: Callable[[str, int], Tuple[Any, int]] = decoder.scan_once
+        bom = self._text.startswith(_MB_JSON_BOM)
+        self._at = int(bom)
+        mark = self._peek()
+        if mark not in ("[", "{"):
+            rule = "neither an array nor an object" if mark else "the file ends inside this field"
+            raise self._fault(rule, self._offset(self._at), "")
+        self.header = MbJsonHeader(bom, mark == "{")
+        self.end: Optional[str] = None
+
+    def _fault(self, rule: str, offset: int, path: str) -> FormatError:
+        if rule == "the file ends inside this field" and self._valid is not None and not self._cut:
+            rule, offset = "not UTF-8", self._valid
+        return self._problems.fault(rule, offset, path)
+
+    def _offset(self, at: int) -> int:
+        """The offset in the file of a place in the text."""
+        place, offset = self._counted if self._counted[0] <= at else (0, 0)
+        self._counted = at, offset + len(self._text[place:at].encode())
+        return self._counted[1]
+
+    def _peek(self) -> str:
+        """The next character that is no blank, which this moves to; none at the end."""
+        while self._text[self._at : self._at + 1] in _MB_JSON_BLANKS:
+            self._at += 1
+        return self._text[self._at : self._at + 1]
+
+    def _take(self, wanted: str, path: str) -> str:
+        """The next character that is no blank, which has to be one of those."""
+        found = self._peek()
+        if not found or found not in wanted:
+            rule = "not JSON" if found else "the file ends inside this field"
+            raise self._fault(rule, self._offset(self._at), path)
+        self._at += 1
+        return found
+
+    def _value(self, path: str, depth: int = 0) -> Any:
+        """The value that stands next, at that depth of nesting."""
+        start = self._at
+        try:
+            value, self._at = self._scan(self._text, start)
+        except (StopIteration, ValueError, RecursionError):
+            return self._exactly(start, path, depth)
+        return value
+
+    def _exactly(self, start: int, path: str, depth: int) -> Any:
+        """The value at a place, or the fault that is in it."""
+        data = self._text[start:].encode()
+        base = self._offset(start)
+        cursor = _JsonCursor(data, lambda rule, at, where: self._fault(rule, base + at, where), _MB_JSON_NAMES)
+        value = cursor.value(path, depth)
+        self._at = start + len(data[: cursor.at].decode())
+        return value
+
+    def _check_depth(self, start: int, path: str, depth: int) -> None:
+        """Raise where what stands from ``start`` to here nests too deeply; each round takes off the innermost level."""
+        text = self._text[start : self._at]
+        if text.count("[") + text.count("{") + depth <= _JSON_DEPTH:
+            return
+        bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+        marks = bare.encode().translate(_JSON_BRACKETS, _JSON_NO_BRACKETS)
+        for _ in range(_JSON_DEPTH - depth):
+            marks = marks.replace(b"[]", b"")
+        if marks:
+            self._exactly(start, path, depth)
+
+    def _items(self, path: str) -> Iterator[str]:
+        """Enter an array: gives the path of each item, and stands before its value, which is then to be taken."""
+        self._take("[", path)
+        if self._peek() == "]":
+            self._at += 1
+            return
+        number = 0
+        while True:
+            yield f"{path}[{number}]"
+            if self._take(",]", path) == "]":
+                return
+            number += 1
+
+    def _read_records(self) -> Iterator[MbRecord]:
+        usual = "]}" if self.header.single else _MB_JSON_BOM * self.header.bom + "[]"
+        self._source.peek(1)  # nothing is left; but what is closed is not read on
+        try:
+            if self.header.single:
+                yield from self._read_series("series[0]")
+            else:
+                for path in self._items("series"):
+                    yield from self._read_series(path)
+                    usual = "]}]"
+            if self._peek():
+                fault = self._fault("bytes after the text", self._offset(self._at), "")
+                raise self._source.error or fault
+            if self._valid is not None:
+                raise self._fault("not UTF-8", self._valid, "")
+            end = self._text[self._done :]
+            self.end = None if end == usual else end
+            self._end(b"")
+        except FormatError as error:
+            self.end = ""
+            self._end(self._data[self._offset(self._done) :], error)
+
+    def _read_series(self, path: str) -> Iterator[MbRecord]:
+        """A series and its points."""
+        self._peek()
+        begin = self._at
+        offset = self._offset(begin)
+        members = self._members_before_data(path)
+        place = self._at
+        points, later = self._look_ahead(path)
+        self._at = place
+        self._begin = begin
+        series = self._series({**members, **later}, points, path)
+        text = self._text[self._done : place + 1]
+        before = _MB_JSON_BOM * self.header.bom + "[" * (not self.header.single) if not self._done else "]},"
+        if not _mb_json_is_usual(text, before + _mb_json_series(series)):
+            series = series._replace(raw=text.encode())
+        self._done = place + 1
+        yield series
+        comma = ""
+        for inner in self._items(f"{path}.data"):
+            self._peek()
+            self._begin = self._at
+            value = self._point_value(inner)
+            if "meta" in value:
+                for rule, where in _mb_json_faults(value, inner):
+                    self._stumble(rule, self._offset(self._begin), where)
+            point = self._point(value, inner)
+            text = self._text[self._done : self._at]
+            try:
+                usual = _mb_json_is_usual(text, comma + _mb_json_point(point))
+            except FormatError:
+                usual = False  # a run stream that cannot be decoded
+            if not usual:
+                point = point._replace(raw=text.encode())
+            self._done = self._at
+            comma = ","
+            yield point
+        while self._take(",}", path) == ",":
+            key, start = self._key(path)
+            self._member(path, key, start)
+            if key == "data":
+                self._problem("a second data", f"{path}.data")
+        if type({**members, **later}.get("name")) is not str:
+            self._stumble("a series without a name", offset, f"{path}.name")
+        if self._late is not None:
+            raise self._late
+
+    def _key(self, path: str) -> Tuple[str, int]:
+        """A key and where it stands; its value is next."""
+        self._take('"', path)
+        self._at -= 1
+        start = self._at
+        key = self._value(path)
+        self._take(":", path)
+        self._peek()
+        return key, start
+
+    def _member(self, path: str, key: str, start: int, *, quiet: bool = False) -> Any:
+        """The value of a series' key."""
+        inner = f"{path}.{key}" if key in _MB_JSON_NAMES else path
+        place = self._at
+        value = self._value(inner, 1)
+        self._check_depth(place, inner, 1)
+        self._begin = start
+        if key not in _MB_JSON_SERIES and not quiet:
+            self._problem("unknown key", path)
+        return value
+
+    def _members_before_data(self, path: str) -> Dict[str, Any]:
+        begin = self._at
+        if self._peek() != "{":
+            self._value(path)
+            raise self._fault("a series is no object", self._offset(begin), path)
+        self._at += 1
+        members: Dict[str, Any] = {}
+        comma = "," if self._peek() != "}" else self._take("}", path)
+        while comma == ",":
+            key, start = self._key(path)
+            array = self._text[self._at : self._at + 1] == "["
+            if self.header.single and array and key in ("series", "points"):
+                raise self._fault("JSON of the program before 2.0", self._offset(start), path)
+            if key == "data" and array:
+                return members
+            members[key] = self._member(path, key, start)
+            if key == "data":
+                raise self._fault("a series without an array data", self._offset(start), path)
+            comma = self._take(",}", path)
+        raise self._fault("a series without an array data", self._offset(begin), path)
+
+    def _look_ahead(self, path: str) -> Tuple[int, Dict[str, Any]]:
+        """Of the series whose data begins here: the number of points and what stands behind them, up to a fault."""
+        points = 0
+        later: Dict[str, Any] = {}
+        try:
+            for inner in self._items(f"{path}.data"):
+                self._peek()
+                self._point_value(inner)
+                points += 1
+            while self._take(",}", path) == ",":
+                key, start = self._key(path)
+                later[key] = self._member(path, key, start, quiet=True)
+        except FormatError:
+            pass  # which is met again
+        return points, later
+
+    def _point_value(self, path: str) -> Dict[str, Any]:
+        """The object of a point."""
+        start = self._at
+        value = self._value(path)
+        self._check_depth(start, path, 0)
+        if type(value) is not dict:
+            rule = "JSON of the program before 2.0" if type(value) is list else "a point is no object"
+            raise self._fault(rule, self._offset(start), path)
+        if "x" in value and "y" in value and "timestamp" not in value:
+            raise self._fault("JSON of the program before 2.0", self._offset(start), path)
+        return value
+
+    def _stumble(self, rule: str, offset: int, path: str) -> None:
+        """A fault of a value, which is told now when recovering, else raised when the series has been read."""
+        fault = self._fault(rule, offset, path)
+        if self._problems.recover:
+            self._problems.step_over(fault)
+        else:
+            self._late = self._late or fault
+
+    def _problem(self, rule: str, path: str, detail: str = "") -> None:
+        """Count a deviation or note in the record that is being read."""
+        self._problems.add(rule, self._offset(self._begin), path, detail)
+
+    def _series(self, members: Dict[str, Any], points: int, path: str) -> Series:
+        visible = members.get("visible")
+        if type(visible) is not bool and "visible" in members:
+            self._problem("not of its type", f"{path}.visible")
+        color = self._text_of(members, "color", path) or "#000000"
+        name = self._text_of(members, "name", path) or ""
+        return Series(self._uuid(members, "id", path) or _MB_NO_ID, name, color, _js_true(visible), points)
+
+    def _text_of(self, members: Dict[str, Any], key: str, path: str) -> Optional[str]:
+        """Text, or what the application stores as text; None for nothing."""
+        value = members.get(key)
+        if type(value) is str:
+            return value or None
+        if value is None:
+            return None
+        self._problem("not of its type", f"{path}.{key}")
+        if value is True or (type(value) is float and value):
+            return _js_json(value)
+        return None
+
+    def _uuid(self, members: Dict[str, Any], key: str, path: str) -> bytes:
+        value = members.get(key)
+        if value is None or value == "":
+            return b""
+        id = _mb_id(value) if type(value) is str else None
+        if id is None:
+            self._problem("not a UUID", f"{path}.{key}")
+        return id or _MB_NO_ID
+
+    def _point(self, value: Dict[str, Any], path: str) -> Point:
+        """The record of a point."""
+        time = value.get("timestamp")
+        if type(time) is not float:
+            time = self._time(value, path)
+        size = value.get("value")
+        if type(size) is not float:
+            size = self._number(value, "value", path)
+        name = value.get("name")
+        if name is not None:
+            name = self._text_of(value, "name", path)
+        if not value.keys() <= _MB_JSON_POINT:
+            self._problem("unknown key", path)
+        point_id = self._uuid(value, "pointId", path)
+        meta = value.get("meta")
+        if not _js_true(meta):
+            if "meta" in value and meta is not None:
+                self._problem("not of its type", f"{path}.meta")
+            return Point(time, size, name, point_id)
+        event: Optional[str] = None
+        types: Optional[Tuple[PageType, ...]] = None
+        path += ".meta"
+        if type(meta) is not dict:
+            self._problem("not of its type", path)
+        else:
+            event = self._text_of(meta, "event", path)
+            self._known(meta, "meta", path)
+            memory = meta.get("memory")
+            if type(memory) is dict:
+                self._known(memory, "memory", f"{path}.memory")
+                found = memory.get("pageTypes")
+                types = self._types(found, f"{path}.memory.pageTypes") if type(found) is list else ()
+            elif _js_true(memory):
+                self._problem("not of its type", f"{path}.memory")
+                types = ()
+        return Point(time, size, name, point_id, True, event, types)
+
+    def _known(self, value: Dict[str, Any], kind: str, path: str) -> None:
+        if not value.keys() <= _MB_JSON_KEYS[kind]:
+            self._problem("unknown key", path)
+
+    def _time(self, value: Dict[str, Any], path: str) -> float:
+        """A time that is no number, in microseconds."""
+        text = value.get("timestamp")
+        if self._like_upstream or type(text) is not str:
+            return self._number(value, "timestamp", path)
+        time = _iso_us(text)
+        if time is not None:
+            self._problem("a time as text", f"{path}.timestamp")
+            return float(time)
+        self._problem("not a time", f"{path}.timestamp")
+        return _js_to_number(text) if text else _NAN
+
+    def _number(self, value: Dict[str, Any], key: str, path: str) -> float:
+        """A number that is none."""
+        if key not in value or value[key] is not None:
+            self._problem("not of its type", f"{path}.{key}")
+            return _js_to_number(value[key]) if key in value else _NAN
+        self._problem("null for a number", f"{path}.{key}")
+        return 0.0 if self._like_upstream else _NAN
+
+    def _size(self, value: Dict[str, Any], key: str, path: str) -> int:
+        """A size in bytes; 0 for none."""
+        size = value.get(key)
+        if size is None:
+            return 0
+        if type(size) is not float or not 0 <= size < _MB_JSON_EXACT:
+            self._problem("not a size", f"{path}.{key}")
+            return 0
+        if size != int(size):
+            self._problem("not a size", f"{path}.{key}")
+        return int(size)
+
+    def _types(self, found: List[Any], path: str) -> Tuple[PageType, ...]:
+        types = []
+        for place, one in enumerate(found):
+            if type(one) is not dict:
+                types.append(PageType())  # a fault that has been stepped over
+                continue
+            where = f"{path}[{place}]"
+            self._known(one, "pageTypes", where)
+            uniform = self._size(one, "uniformPageSize", where)
+            pages = one.get("pages")
+            if type(pages) is not list:
+                pages = []
+            made = [self._page(page, uniform, f"{where}.pages[{number}]") for number, page in enumerate(pages)]
+            types.append(PageType(self._text_of(one, "name", where) or "", uniform, tuple(made)))
+        return tuple(types)
+
+    def _page(self, page: Any, uniform: int, path: str) -> Page:
+        """A page with the run stream that the application writes for it (mb 2)."""
+        if type(page) is not dict:
+            return Page(uniform, None, encode_varint(-(-uniform // _MB_UNIT)))
+        self._known(page, "pages", path)
+        own = self._size(page, "size", path)
+        if uniform and own and own != uniform:
+            self._problem("size is not uniformPageSize", f"{path}.size")
+        size = own or uniform
+        occupancy = page.get("occupancy")
+        if occupancy is None:
+            occupancy = 0.0 if "occupancy" in page else None
+        elif type(occupancy) is not float:
+            self._problem("not of its type", f"{path}.occupancy")
+            occupancy = None
+        return Page(uniform or own, occupancy, self._stream(page, size, occupancy, path))
+
+    def _stream(self, page: Dict[str, Any], size: int, occupancy: Optional[float], path: str) -> bytes:
+        bitmap = page.get("bitmap")
+        if bitmap and type(bitmap) is str:
+            stream = _mb_hex(bitmap)
+            if stream.hex() != bitmap.lower():
+                self._problem("not hexadecimal", f"{path}.bitmap")
+            if stream[-1:] >= b"\x80" and not self._like_upstream:
+                self._problem("the last number of the bitmap is left out", f"{path}.bitmap")
+                stream = _mb_json_whole(stream)
+            return stream
+        found = page.get("freeList")
+        ranges = found if type(found) is list else None
+        quick = _mb_json_quick_stream(ranges, size) if ranges else b""
+        if quick:
+            return quick
+        if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
+            self._problem("not a range", f"{path}.freeList")
+        try:
+            return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=self._like_upstream)
+        except (ValueError, TypeError):
+            self._problem("a run that the application does not write as itself", path)
+            return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=True)
+
+
+def _mb_json_quick_stream(ranges: Sequence[Any], size: int) -> bytes:
+    """The run stream of ranges of whole units, in order and apart; nothing for what needs ``mb_run_stream``."""
+    runs: List[float] = []
+    at = 0.0
+    try:
+        for start, end in ranges:
+            if type(start) is not float or type(end) is not float:
+                return b""
+            runs.append((start - at) / _MB_UNIT)
+            runs.append((end - start) / _MB_UNIT)
+            at = end
+        if at < size:
+            runs.append(-(-(size - at) // _MB_UNIT))
+        whole = [*map(int, runs)]
+    except (TypeError, ValueError, OverflowError):
+        return b""
+    if whole != runs or whole[0] < 0 or min(whole[1:]) < 1 or max(whole) >> 32:
+        return b""
+    return bytes(whole) if max(whole) < 0x80 else b"".join(map(encode_varint, whole))
+
+
+def _mb_json_is_usual(text: str, made: str) -> bool:
+    """Whether a text is as a writer makes it, in which lone surrogates are escaped."""
+    return text == made or ("\\ud" in text and text.encode() == made.encode("utf-8", "backslashreplace"))
+
+
+def _mb_json_constant(word: str) -> float:
+    raise ValueError(f"{word} is not JSON")
+
+
+# ---- mb-json: Writer
+
+
+class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
+    """Writes the application's JSON, as its export does for what was read from .mb (mb 3.1), without ids made up.
+
+    ``write`` takes each ``Series`` and then its ``Point`` records.  ``bitmap`` writes run streams in hexadecimal
+    instead of lists of free ranges, ``single`` one series without the array around it, ``bom`` a byte order mark first.
+    Numbers that JSON lacks become null, as in JavaScript.
+    """
+
+    format = "mb-json"
+
+    def __init__(self, file: WritableFile, *, bitmap: bool = False, bom: bool = False, single: bool = False) -> None:
+        self._header = MbJsonHeader(bom, single)
+        self._bitmap = bitmap
+        self._begun = self._inside = self._document = False
+        self._comma = ""  # before the next point
+        self._look: Optional[Callable[[Page, Sequence[int]], None]] = None  # is shown each page and its runs
+        super().__init__(file)
+
+    def write_all(self, records: Iterable[MbRecord]) -> None:
+        """Write records in order; much quicker than one by one."""
+        if self._closed:
+            raise ValueError("the writer is closed")
+        pieces: List[str] = []
+        size = 0
+        try:
+            for record in records:
+                piece = self._piece(record)
+                pieces.append(piece)
+                size += len(piece)
+                if size > _CHUNK:
+                    self._put(pieces)
+                    size = 0
+        finally:
+            self._put(pieces)
+
+    def _put(self, pieces: List[str]) -> None:
+        # A lone surrogate stands inside a string, where its escape is what JavaScript writes.
+        self._sink.write("".join(pieces).encode("utf-8", "backslashreplace"))
+        pieces.clear()
+
+    def _piece(self, record: MbRecord) -> str:
+        """The text of a record."""
+        if type(record) is Point:
+            if not self._inside:
+                raise ValueError("a point stands after its series")
+            piece = (
+                self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
+                if not record.raw
+                else record.raw.decode()
+            )
+            self._comma = ","
+            return piece
+        if type(record) is not Series:
+            raise TypeError(f"not a record of mb: {record!r}")
+        if self._header.single and self._inside:
+            raise ValueError("a single series has been written")
+        piece = (
+            ("]}," if self._inside else self._start()) + _mb_json_series(record)
+            if not record.raw
+            else record.raw.decode()
+        )
+        self._begun = self._inside = True
+        self._comma = ""
+        return piece
+
+    def _start(self) -> str:
+        return _MB_JSON_BOM * self._header.bom + "[" * (not self._header.single)
+
+    def _begin(self, header: MbJsonHeader, tables: Mapping[str, Any]) -> None:
+        """Start with the header of a document; the table is ``end``, the text after the last record."""
+        if self._closed or self._begun:
+            raise ValueError("a document is the first thing written")
+        self._header = header
+        self._begun = self._document = True
+
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        end = tables.get("end")
+        self._put([self._usual_end() if end is None else end])
+        self._sink.write(tail)
+
+    def _usual_end(self) -> str:
+        if self._inside:
+            return "]}" if self._header.single else "]}]"
+        if self._header.single:
+            raise ValueError("no series has been written")
+        return self._start() + "]"
+
+    def _finish(self) -> None:
+        if not self._document:
+            self._put([self._usual_end()])
+
+
+_js_quote: Callable[[str], str] = json.encoder.encode_basestring  # escapes what JSON.stringify does
+
+
+def _js_number(value: float) -> str:
+    """A number as JavaScript writes it (mb 3.1).
+
+    >>> _js_number(1e20), _js_number(1e21), _js_number(0.000001), _js_number(1e-7), _js_number(-0.0)
+    ('100000000000000000000', '1e+21', '0.000001', '1e-7', '0')
+    """
+    if -_MB_JSON_EXACT < value < _MB_JSON_EXACT:
+        whole = int(value)
+        if whole == value:
+            return str(whole)
+    elif not -_INFINITY < value < _INFINITY:
+        return "null"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    before, _, after = mantissa.partition(".")
+    digits = (before + after).lstrip("0")
+    point = len(before) + int(exponent or 0) - (len(before + after) - len(digits))
+    digits = digits.rstrip("0")
+    if 0 < point <= 21:
+        text = digits.ljust(point, "0")
+        return sign + text[:point] + ("." + text[point:] if len(text) > point else "")
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    return f"{sign}{digits[0]}{'.' * (len(digits) > 1)}{digits[1:]}e{point - 1:+d}"
+
+
+def _js_json(value: Any) -> str:
+    """A value as ``JSON.stringify`` writes it; keys that are numbers come first, in order."""
+    if type(value) is str:
+        return _js_quote(value)
+    if type(value) is float:
+        return _js_number(value)
+    if type(value) is list:
+        return f"[{','.join([_js_json(item) for item in value])}]"
+    if type(value) is dict:
+        numbers = sorted([key for key in value if _js_is_place(key)], key=int)
+        keys = numbers + [key for key in value if not _js_is_place(key)] if numbers else value
+        return f"{{{','.join([_js_quote(key) + ':' + _js_json(value[key]) for key in keys])}}}"
+    return {True: "true", False: "false", None: "null"}[value]
+
+
+def _js_true(value: Any) -> bool:
+    """Whether JavaScript takes a value for true."""
+    return bool(value) or isinstance(value, (dict, list))
+
+
+def _js_is_place(key: str) -> bool:
+    number = _decimal(key)
+    return number is not None and number < _MB_U32_MAX
+
+
+def _js_to_number(value: Any) -> float:
+    """What JavaScript's ``Number`` makes of a value of JSON (mb 3.3).
+
+    >>> _js_to_number(" 12 "), _js_to_number(""), _js_to_number(True), _js_to_number("1_0"), _js_to_number("0x10")
+    (12.0, 0.0, 1.0, nan, 16.0)
+    """
+    if type(value) is not str:
+        return float(value) if type(value) in (float, bool) else 0.0 if value in (None, []) else _NAN
+    text = value.strip()
+    if text in ("", "Infinity", "+Infinity", "-Infinity"):
+        return float(text or 0)
+    if text[:2] in ("0x", "0X") and len(text) < 300 and all(digit in "0123456789abcdefABCDEF" for digit in text[2:]):
+        return float(int(text, 16)) if len(text) > 2 else _NAN
+    try:
+        return float(text) if all(character in "+-.0123456789Ee" for character in text) else _NAN
+    except ValueError:
+        return _NAN
+
+
+def _mb_json_id(id: bytes) -> str:
+    text = id.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _mb_json_series(series: Series) -> str:
+    """A series up to its first point."""
+    visible = "true" if series.visible else "false"
+    return (
+        f'{{"id":"{_mb_json_id(series.id)}","name":{_js_quote(series.name)},"visible":{visible}'
+        f',"color":{_js_quote(series.color)},"data":['
+    )
+
+
+def _mb_json_point(
+    point: Point, look: Optional[Callable[[Page, Sequence[int]], None]] = None, *, bitmap: bool = False
+) -> str:
+    time, value, name, point_id, has_meta, event, types, _ = point
+    text = f'{{"timestamp":{_js_number(time)},"value":{_js_number(value)}'
+    if point_id:
+        text += f',"pointId":"{_mb_json_id(point_id)}"'
+    if name is not None:
+        text += f',"name":{_js_quote(name)}'
+    if has_meta:
+        members = [] if event is None else [f'"event":{_js_quote(event)}']
+        if types is not None:
+            members.append(
+                f'"memory":{{"pageTypes":[{",".join([_mb_json_type(one, look, bitmap=bitmap) for one in types])}]}}'
+            )
+        text += f',"meta":{{{",".join(members)}}}'
+    return text + "}"
+
+
+def _mb_json_type(one: PageType, look: Optional[Callable[[Page, Sequence[int]], None]] = None, *, bitmap: bool) -> str:
+    pages = []
+    for page in one.pages:
+        size, occupancy, stream, borrowed = page
+        text = f'{{"size":{size if size < 1 << 53 else _js_number(float(size))}'
+        if bitmap:
+            text += f',"bitmap":"{stream.hex()}"'
+        else:
+            whole = stream + borrowed
+            runs = whole if whole.isascii() else _mb_runs(whole)
+            if look is not None:
+                look(page, runs)
+            text += f',"freeList":{_mb_json_ranges(runs)}'
+        pages.append(text + "}" if occupancy is None else f'{text},"occupancy":{_js_number(occupancy)}}}')
+    uniform = f',"uniformPageSize":{_js_number(float(one.uniform_page_size))}' if one.uniform_page_size else ""
+    return f'{{"name":{_js_quote(one.name)},"pages":[{",".join(pages)}]{uniform}}}'
+
+
+def _mb_json_ranges(runs: Sequence[int]) -> str:
+    """The free ranges of runs, as JSON; one ``%`` for all is twice as quick as one for each."""
+    half = len(runs) // 2
+    if not half:
+        return "[]"
+    at = 0
+    bounds = [(at := at + run * _MB_UNIT) for run in runs[: 2 * half]]
+    if at < 1 << 53:
+        return f"[{('[%d,%d],' * half % tuple(bounds))[:-1]}]"
+    exact = 0.0  # here the application's sums round
+    texts = [_js_number(exact := exact + float(run) * _MB_UNIT) for run in runs[: 2 * half]]
+    return f"[{','.join([f'[{start},{end}]' for start, end in zip(texts[::2], texts[1::2])])}]"
+
+
+# ---- mb: semantics
+
+
+class MbTypeStats(NamedTuple):
+    """Totals of a type of pages (mb 6.1): ``survival_rate`` is the used share, 0 of no bytes."""
+
+    name: str
+    page_count: int
+    survival_rate: float
+    total_size: float = 0.0
+    total_used_size: float = 0.0
+
+
+class MbConclusion(NamedTuple):
+    """Totals of a snapshot, as the application computes them (mb 6.1), in bytes; an empty page is one of rate 0."""
+
+    total_page_count: int
+    total_size: float
+    total_used_size: float
+    overall_survival_rate: float
+    empty_page_count: int
+    total_empty_size: float
+    type_stats: Tuple[MbTypeStats, ...]
+
+
+# A page for its totals: size, whether there is an occupancy, which, and the free bytes; None if nothing tells them.
+_MbPageFacts = Tuple[float, bool, Optional[float], Optional[float]]
+
+
+def _mb_totals(types: Iterable[Tuple[str, Iterable[_MbPageFacts]]]) -> MbConclusion:
+    """The sums in the application's order, so that they round as its own do."""
+    pages = empty = 0
+    total = used_total = empty_size = 0.0
+    stats = []
+    for name, facts in types:
+        count = 0
+        type_size = type_used = 0.0
+        for size, given, share, free in facts:
+            if given:
+                used, rate = size * (share or 0.0), share
+            else:
+                used = 0.0 if free is None else max(0.0, size - free)
+                rate = used / size if size else 0.0
+            if rate == 0:
+                empty += 1
+                empty_size += size
+            count += 1
+            type_size += size
+            type_used += used
+            total += size
+            used_total += used
+        pages += count
+        stats.append(MbTypeStats(name, count, type_used / type_size if type_size else 0.0, type_size, type_used))
+    return MbConclusion(pages, total, used_total, used_total / total if total else 0.0, empty, empty_size, tuple(stats))
+
+
+def mb_conclusion(point: Point) -> Optional[MbConclusion]:
+    """The totals of a snapshot; None of a point without one.
+
+    Of a point from JSON these are the totals of what .mb would hold; ``mb_json_conclusion`` gives those of the JSON.
+    """
+    if point.page_types is None:
+        return None
+    return _mb_totals((one.name, map(_mb_page_facts, one.pages)) for one in point.page_types)
+
+
+def _mb_page_facts(page: Page) -> _MbPageFacts:
+    size, share, stream, borrowed = page
+    if share is not None:
+        return float(size), True, share, None
+    return float(size), False, None, _mb_free(stream + borrowed)
+
+
+def _mb_free(stream: bytes) -> float:
+    """The free bytes that a run stream tells."""
+    runs = stream if stream.isascii() else _mb_runs(stream)
+    return float(sum(runs[1::2]) * _MB_UNIT)
+
+
+def mb_json_conclusion(point: Point) -> Optional[MbConclusion]:
+    """The totals of a snapshot that was read from JSON, which also has free ranges in single bytes (mb 6.1)."""
+    memory = _mb_json_memory(_mb_json_object(point)) if point.raw else None
+    return _mb_json_totals(memory) if memory is not None else None if point.raw else mb_conclusion(point)
+
+
+def _mb_json_object(point: Point) -> Dict[str, Any]:
+    """A point that was read from JSON, as its text has it."""
+    text = point.raw.decode() if point.raw else _mb_json_point(point)
+    return cast("Dict[str, Any]", json.loads(text[text.index("{") :], parse_int=float))
+
+
+def _mb_json_memory(value: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    meta = value.get("meta")
+    memory = meta.get("memory") if isinstance(meta, dict) else None
+    return memory if isinstance(memory, dict) and isinstance(memory.get("pageTypes"), list) else None
+
+
+def _mb_json_totals(memory: Dict[str, Any]) -> MbConclusion:
+    def facts(page: Any, uniform: float) -> _MbPageFacts:
+        page = page if isinstance(page, dict) else {}
+        size = uniform or _js_to_number(page.get("size") or 0.0)
+        if "occupancy" in page:
+            share = page["occupancy"]
+            return size, True, None if share is None else _js_to_number(share), None
+        ranges, bitmap = page.get("freeList"), page.get("bitmap")
+        if isinstance(ranges, list):
+            return size, False, None, _mb_json_free(ranges)
+        if isinstance(bitmap, str) and bitmap:
+            return size, False, None, _mb_free(_mb_json_whole(_mb_hex(bitmap)))
+        return size, False, None, None
+
+    def types() -> Iterator[Tuple[str, Iterable[_MbPageFacts]]]:
+        for one in memory["pageTypes"]:
+            one = one if isinstance(one, dict) else {}
+            pages = one.get("pages")
+            uniform = _js_to_number(one.get("uniformPageSize") or 0.0)
+            name = one.get("name")
+            found = [facts(page, uniform) for page in pages] if isinstance(pages, list) else []
+            yield name if isinstance(name, str) else "", found
+
+    return _mb_totals(types())
+
+
+def _mb_json_free(ranges: Sequence[Any]) -> float:
+    free = 0.0
+    for one in ranges:
+        if isinstance(one, list) and len(one) > 1:
+            free += _js_to_number(one[1]) - _js_to_number(one[0])
+    return free
+
+
+def _mb_json_whole(stream: bytes) -> bytes:
+    """A run stream without a last number that has no end."""
+    while stream[-1:] >= b"\x80":
+        stream = stream[:-1]
+    return stream
+
+
+def mb_color(name: str) -> str:
+    """The colour that the application gives a series of that name (mb 6.2).
+
+    >>> mb_color("Main Process"), mb_color("")
+    ('#42cad7', '#d74242')
+    """
+    units = name.encode("utf-16-le", "surrogatepass")
+    number = 0
+    for at in range(0, len(units), 2):
+        number = number * 31 + (units[at] | units[at + 1] << 8) & 0xFFFFFFFF
+    number = min(number, (1 << 32) - number)
+    hue = int(number * 0.618033988749895 % 1 * 360)
+    a = 0.65 * 0.45
+    channels = []
+    for n in (0, 8, 4):
+        k = (n + hue / 30) % 12
+        channels.append(int(255 * (0.55 - a * max(min(k - 3, 9 - k, 1), -1)) + 0.5))
+    return "#" + bytes(channels).hex()
+
+
+class MbSnapshot(NamedTuple):
+    """A point that holds a snapshot of memory: which series and point it is, from 0 on, and its totals."""
+
+    series_number: int
+    point_number: int
+    timestamp: float
+    name: str
+    event: str
+    conclusion: MbConclusion
+
+
+class MbSeriesUse(NamedTuple):
+    """What the points of a series add up to: times in microseconds since 1970, values in bytes.
+
+    A point whose time or value is no finite number counts for nothing but ``points``; of none there are Nones.
+    ``values`` are the largest ones in spans of ``bucket_us`` from the first time on.
+    """
+
+    name: str
+    id: str
+    color: str
+    visible: bool
+    points: int
+    first_us: Optional[float]
+    last_us: Optional[float]
+    first: Optional[float]
+    last: Optional[float]
+    least: Optional[float]
+    most: Optional[float]
+    peak_us: Optional[float]
+    names: int
+    events: int
+    bucket_us: int
+    values: Tuple[int, ...]
+
+
+class MbAnalysis(NamedTuple):
+    """What a file adds up to: its series, and its snapshots in file order."""
+
+    series: Tuple[MbSeriesUse, ...]
+    snapshots: Tuple[MbSnapshot, ...]
+
+
+class _MbSeriesSums:
+    """Adds up the points of a series."""
+
+    def __init__(self, series: Series) -> None:
+        self.series = series
+        self.points = self.names = self.events = 0
+        self._good: List[Tuple[float, float]] = []  # first, last, least and greatest
+        self._buckets: Optional[_Buckets] = None
+
+    def add(self, point: Point) -> None:
+        time, value, name, _, _, event, *_ = point
+        self.points += 1
+        self.names += name is not None
+        self.events += event is not None
+        if not (-_INFINITY < time < _INFINITY and -_INFINITY < value < _INFINITY):
+            return
+        now = (time, value)
+        buckets = self._buckets
+        if buckets is None:
+            buckets = self._buckets = _Buckets(int(time))
+            self._good = [now] * 4
+        good = self._good
+        good[1] = now
+        if value < good[2][1]:
+            good[2] = now
+        if value > good[3][1]:
+            good[3] = now
+        index = buckets._reach(max(int(time), buckets.start), buckets.values[-1])
+        buckets.values[index] = max(buckets.values[index] if self.points > 1 else 0, int(value))
+
+    def use(self) -> MbSeriesUse:
+        none: List[Tuple[Optional[float], Optional[float]]] = [(None, None)] * 4
+        first, last, least, most = self._good or none
+        series, buckets = self.series, self._buckets
+        width, values = (buckets.width, tuple(buckets.values)) if buckets is not None else (0, ())
+        figures = (first[0], last[0], first[1], last[1], least[1], most[1], most[0])
+        head = (series.name, series.uuid, series.color, series.visible, self.points)
+        return MbSeriesUse(*head, *figures, self.names, self.events, width, values)
+
+
+def mb_analysis(reader: Union[MbReader, MbJsonReader]) -> MbAnalysis:
+    """Read all and add it up; keeps the totals of each snapshot."""
+    conclude = mb_json_conclusion if reader.format == "mb-json" else mb_conclusion
+    sums: List[_MbSeriesSums] = []
+    snapshots = []
+    for record in reader:
+        if type(record) is Series:
+            sums.append(_MbSeriesSums(record))
+            continue
+        point = cast("Point", record)
+        sums[-1].add(point)
+        conclusion = conclude(point) if point.page_types is not None else None
+        if conclusion is not None:
+            place = (len(sums) - 1, sums[-1].points - 1, point.timestamp)
+            snapshots.append(MbSnapshot(*place, point.name or "", point.event or "", conclusion))
+    return MbAnalysis(tuple([one.use() for one in sums]), tuple(snapshots))
+
+
+class MbTypeChange(NamedTuple):
+    """A type of pages in two snapshots, whose pages are held against each other in order.
+
+    ``grown`` and ``shrunk`` are pages that use more bytes or fewer than the one in the same place, ``added`` and
+    ``removed`` those that have none there.
+    """
+
+    name: str
+    pages: Tuple[int, int]
+    used: Tuple[float, float]
+    grown: int
+    shrunk: int
+    added: int
+    removed: int
+
+
+def mb_compare(first: Point, second: Point) -> Tuple[MbTypeChange, ...]:
+    """What changed from one snapshot to another, by type; types of one name are taken as one."""
+
+    def used_by_type(point: Point) -> Dict[str, List[float]]:
+        found: Dict[str, List[float]] = {}
+        for one in point.page_types or ():
+            pages = found.setdefault(one.name, [])
+            pages += [_mb_totals([("", [_mb_page_facts(page)])]).total_used_size for page in one.pages]
+        return found
+
+    left, right = used_by_type(first), used_by_type(second)
+    changes = []
+    for name in [*left, *[name for name in right if name not in left]]:
+        old, new = left.get(name, []), right.get(name, [])
+        pairs = [*zip(old, new)]
+        changes.append(
+            MbTypeChange(
+                name,
+                (len(old), len(new)),
+                (sum(old), sum(new)),
+                sum([b > a for a, b in pairs]),
+                sum([b < a for a, b in pairs]),
+                max(len(new) - len(old), 0),
+                max(len(old) - len(new), 0),
+            )
+        )
+    return tuple(changes)
+
+
+# ==== 5.5 memscope: allocations of memscope-rs ========================================================
+#
+# A header, since 2c a block of strings, which real files leave empty, one record an allocation, and in some files a
+# section of metrics, ADVD, which repeats what the records say.  All is little-endian, without padding.  The version
+# does not tell the layout: there are ten, 1a to 3c, which grew field by field, and T, a list in JSON (erratum 3).
+# Format text: "memscope".  There are no statistics in any file (erratum 2).
+
+MEMSCOPE_MAGIC = b"MEMSCOPE"
+MEMSCOPE_LAYOUTS = ("1a", "1b", "1c", "2a", "2b", "2c", "2d", "3a", "3b", "3c", "T")
+_MEMSCOPE_START = (Field("magic", "8s"), Field("version", "I"), Field("total_count", "I", "records"))
+_MEMSCOPE_MODE = (
+    Field("export_mode", "B", "0 user-only, 1 full"),
+    Field("user_count", "H", "records with a name, modulo 65536"),
+    Field("system_count", "H", "the others, modulo 65536"),
+)
+MEMSCOPE_HEADER = Layout("header of 16 bytes", *_MEMSCOPE_START)
+MEMSCOPE_HEADER_24 = Layout(
+    "header of 24 bytes", *_MEMSCOPE_START, *_MEMSCOPE_MODE, Field("reserved", "B"), Field("padding", "H")
+)
+MEMSCOPE_HEADER_32 = Layout(  # erratum 14
+    "header of 32 bytes",
+    *_MEMSCOPE_START,
+    *_MEMSCOPE_MODE,
+    Field("features", "B", "bits: call stacks 1, FFI 2, safety 4, passports 8, lifetimes 16"),
+    Field("unsafe_report_count", "H", "the low 16 bits"),
+    Field("passport_count", "I"),
+    Field("reserved", "H"),
+    Field("padding", "H", "never read"),
+)
+MEMSCOPE_STRINGS = Layout("string block", Field("marker", "4s"), Field("size", "I", "bytes"))
+MEMSCOPE_METRICS = Layout(
+    "metrics",
+    Field("marker", "4s"),
+    Field("segment_size", "I", "bytes, with this head"),
+    Field("metrics_bitmap", "I"),
+    Field("reserved", "I"),
+)
+_MEMSCOPE_REFERENCE = 0xFFFF  # of a text's length, since 2c: a number in the string block follows (erratum 4)
+_MEMSCOPE_NULL = 0xFFFFFFFE  # the same: there is no text
+MEMSCOPE_SLOTS = (
+    "generic_info",
+    "dynamic_type_info",
+    "runtime_state",
+    "stack_allocation",
+    "temporary_object",
+    "fragmentation_analysis",
+    "generic_instantiation",
+    "type_relationships",
+    "type_usage",
+    "function_call_tracking",
+    "lifecycle_tracking",
+    "access_tracking",
+)
+# What a record holds, in order, and the layout that brought it (memscope 6).  Of the types, "?" is a flag and, if it
+# is 1, the value; "*" a number and as many values; text is "ostr" where it may be null, "pstr" where it is never a
+# reference, and likewise "json" and "plain_json"; of a "bool" all but 0 is true, of a "flag" only 1; the others are
+# numbers, choices and structures.
+_MEMSCOPE_RECORD: Tuple[Tuple[str, str, str], ...] = (
+    ("ptr", "u64", "1a"),
+    ("size", "u64", "1a"),
+    ("timestamp_alloc", "u64", "1a"),
+    ("timestamp_dealloc", "?u64", "1b"),
+    ("var_name", "ostr", "1a"),
+    ("type_name", "ostr", "1a"),
+    ("scope_name", "ostr", "1b"),
+    ("thread_id", "sstr", "1a"),
+    ("stack_trace", "*sstr", "1c"),
+    ("borrow_count", "u32", "1b"),
+    ("is_leaked", "bool", "1b"),
+    ("lifetime_ms", "?u64", "1b"),
+    ("borrow_info", "?borrow_info", "3b"),
+    ("clone_info", "?clone_info", "3b"),
+    ("ownership_history_available", "bool", "3b"),
+    ("smart_pointer_info", "?smart_pointer_info", "1c"),
+    ("memory_layout", "?memory_layout", "1c"),
+    *[(name, "?json", "1c") for name in MEMSCOPE_SLOTS],
+)
+# The structures (memscope 7 and 9).
+_MEMSCOPE_STRUCTURES: Mapping[str, Tuple[Tuple[str, str], ...]] = {
+    "borrow_info": (
+        ("immutable_borrows", "u32"),
+        ("mutable_borrows", "u32"),
+        ("max_concurrent_borrows", "u32"),
+        ("last_borrow_timestamp", "?u64"),
+    ),
+    "clone_info": (("clone_count", "u32"), ("is_clone", "bool"), ("original_ptr", "?u64")),
+    "smart_pointer_info": (
+        ("data_ptr", "u64"),
+        ("cloned_from", "?u64"),
+        ("clones", "*u64"),
+        ("ref_count_history", "*ref_count"),
+        ("weak_count", "?u64"),
+        ("is_weak_reference", "flag"),
+        ("is_data_owner", "flag"),
+        ("is_implicitly_deallocated", "flag"),
+        ("pointer_type", "pointer_type"),
+    ),
+    "ref_count": (("timestamp", "u64"), ("strong_count", "u64"), ("weak_count", "u64")),
+    "memory_layout": (
+        ("total_size", "u64"),
+        ("alignment", "u64"),
+        ("field_layout", "*field_layout"),
+        ("padding_info", "padding_info"),
+        ("layout_efficiency", "layout_efficiency"),
+        ("container_analysis", "?plain_json"),
+    ),
+    "field_layout": (
+        ("field_name", "pstr"),
+        ("field_type", "pstr"),
+        ("offset", "u64"),
+        ("size", "u64"),
+        ("alignment", "u64"),
+        ("is_padding", "bool"),
+    ),
+    "padding_info": (
+        ("total_padding_bytes", "u64"),
+        ("padding_locations", "*padding_location"),
+        ("padding_ratio", "f64"),
+        ("optimization_suggestions", "*pstr"),
+    ),
+    "padding_location": (("start_offset", "u64"), ("size", "u64"), ("reason", "reason")),
+    "layout_efficiency": (
+        ("memory_utilization", "f64"),
+        ("cache_friendliness", "f64"),
+        ("alignment_waste", "u64"),
+        ("optimization_potential", "potential"),
+    ),
+    "lifecycle": (("ptr", "u64"), ("lifetime_ms", "u64"), ("lifecycle_tracking", "?json")),
+    "container": (("ptr", "u64"), ("json", "json")),
+    "type_usage": (("ptr", "u64"), ("json", "json")),
+}
+_MEMSCOPE_JSON_ONLY = ("1c", "2a", "T")  # the layouts in which a smart pointer and a memory layout are JSON
+# The choices: a byte, the place in the list, and what follows it.
+_MEMSCOPE_CHOICES: Mapping[str, Tuple[Tuple[str, Tuple[Tuple[str, str], ...]], ...]] = {
+    "pointer_type": (("Rc", ()), ("Arc", ()), ("RcWeak", ()), ("ArcWeak", ()), ("Box", ())),
+    "reason": (
+        ("FieldAlignment", ()),
+        ("StructAlignment", ()),
+        ("EnumDiscriminant", ()),
+        ("Other", (("text", "pstr"),)),
+    ),
+    "potential": (
+        ("None", ()),
+        ("Minor", (("potential_savings", "u64"),)),
+        ("Moderate", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
+        ("Major", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
+    ),
+}
+_BOM = b"\xef\xbb\xbf"
+_JSON_BLANKS = b" \t\r\n"
+_MEMSCOPE_MARKERS = (b"NONE", b"STBL")
+_MEMSCOPE_NO_STRINGS = b"NONE" + bytes(4)
+_MEMSCOPE_NUMBERS = {"u32": "I", "u64": "Q", "f64": "d"}
+_MEMSCOPE_FORMS = {type: struct.Struct("<" + code) for type, code in _MEMSCOPE_NUMBERS.items()}
+_MEMSCOPE_LEAST = {"1a": 36, "1b": 47, "3b": 68, "3c": 68}  # bytes of a record at least, after Length; else 65
+_MEMSCOPE_POINTERS, _MEMSCOPE_REASONS, _MEMSCOPE_LEVELS = (
+    tuple([kind for kind, _ in _MEMSCOPE_CHOICES[type]]) for type in ("pointer_type", "reason", "potential")
+)
+_MEMSCOPE_LISTS = ("lifecycle", "container", "type_usage")  # of the metrics, by bit of metrics_bitmap
+MEMSCOPE_METRICS_BITMAPS = {"default": 0x23, "comprehensive": 0x3FB}
+
+MEMSCOPE_RULES: Rules = {
+    **_COMMON_RULES,
+    "not a memscope file": ("fault", "bad-magic"),
+    "no such version": ("fault", "unsupported-version"),
+    "neither NONE nor STBL": ("fault", "bad-signature"),
+    "an STBL of no bytes": ("fault", "bad-size"),
+    "not a record: its type is not 1": ("fault", "bad-signature"),
+    "no such choice": ("fault", "bad-value"),
+    "no such string": ("fault", "bad-reference"),
+    "not JSON": ("fault", "bad-json"),
+    "not UTF-8 in JSON": ("fault", "bad-utf8"),
+    "not the value of this key": ("fault", "bad-value"),
+    "not UTF-8": ("deviation", "bad-utf8"),
+    "Length is not that of the record": ("deviation", "bad-size"),
+    "neither 0 nor 1": ("deviation", "bad-value"),
+    "export_mode is neither 0 nor 1": ("deviation", "bad-value"),
+    "the counts are not those of the records": ("deviation", "bad-count"),
+    "size is not that of the strings": ("deviation", "bad-size"),
+    "segment_size is not that of the section": ("deviation", "bad-size"),
+    "bytes after the last record": ("deviation", "trailing-data"),
+    "a string that stands there already": ("note", "bad-value"),
+    "the other counts are modulo 65536": ("note", "bad-count"),
+    "the size of NONE is not 0": ("note", "bad-size"),
+    "reserved bytes are not 0": ("note", "bad-value"),
+}
+
+
+class MemscopeHeader(NamedTuple):
+    """The header (memscope 4); a field that the layout's header lacks is None; of layout T all is 0.
+
+    ``total_count`` is exact, ``user_count`` and ``system_count`` are modulo 65536.  Writers without a mode say that
+    all records are the user's, also nameless ones.
+    """
+
+    version: int = 3
+    total_count: int = 0
+    export_mode: Optional[int] = None
+    user_count: Optional[int] = None
+    system_count: Optional[int] = None
+    features: Optional[int] = None
+    unsafe_report_count: Optional[int] = None
+    passport_count: Optional[int] = None
+    reserved: Optional[int] = None
+    padding: Optional[int] = None
+
+
+class BorrowInfo(NamedTuple):
+    """Borrows of a variable, which trackers do not measure: constants by type name (memscope 11)."""
+
+    immutable_borrows: int = 0
+    mutable_borrows: int = 0
+    max_concurrent_borrows: int = 0
+    last_borrow_timestamp: Optional[int] = None
+
+
+class CloneInfo(NamedTuple):
+    """Clones of a variable."""
+
+    clone_count: int = 0
+    is_clone: bool = False
+    original_ptr: Optional[int] = None
+
+
+class RefCount(NamedTuple):
+    """The counts of a smart pointer at one time, in ns."""
+
+    timestamp: int
+    strong_count: int
+    weak_count: int
+
+
+class SmartPointer(NamedTuple):
+    """What is known of an ``Rc``, ``Arc``, ``RcWeak``, ``ArcWeak`` or ``Box``, its ``pointer_type`` (memscope 7.1)."""
+
+    data_ptr: int
+    cloned_from: Optional[int] = None
+    clones: Tuple[int, ...] = ()
+    ref_count_history: Tuple[RefCount, ...] = ()
+    weak_count: Optional[int] = None
+    is_weak_reference: bool = False
+    is_data_owner: bool = False
+    is_implicitly_deallocated: bool = False
+    pointer_type: str = "Rc"
+
+
+class FieldLayout(NamedTuple):
+    """A field of a type: offset, size and alignment in bytes."""
+
+    field_name: str
+    field_type: str
+    offset: int
+    size: int
+    alignment: int
+    is_padding: bool = False
+
+
+class PaddingReason(NamedTuple):
+    """``FieldAlignment``, ``StructAlignment``, ``EnumDiscriminant``, or ``Other`` with a text."""
+
+    kind: str = "FieldAlignment"
+    text: str = ""
+
+
+class PaddingLocation(NamedTuple):
+    """Bytes of a type that hold nothing."""
+
+    start_offset: int
+    size: int
+    reason: PaddingReason = PaddingReason()
+
+
+class PaddingInfo(NamedTuple):
+    """All padding of a type."""
+
+    total_padding_bytes: int = 0
+    padding_locations: Tuple[PaddingLocation, ...] = ()
+    padding_ratio: float = 0.0
+    optimization_suggestions: Tuple[str, ...] = ()
+
+
+class OptimizationPotential(NamedTuple):
+    """``None``, ``Minor`` with savings, or ``Moderate`` or ``Major`` with savings and suggestions."""
+
+    kind: str = "None"
+    potential_savings: int = 0
+    suggestions: Tuple[str, ...] = ()
+
+
+class LayoutEfficiency(NamedTuple):
+    """How well the memory of a type is used."""
+
+    memory_utilization: float = 0.0
+    cache_friendliness: float = 0.0
+    alignment_waste: int = 0
+    optimization_potential: OptimizationPotential = OptimizationPotential()
+
+
+class MemoryLayout(NamedTuple):
+    """The layout of a type in memory (memscope 7.2); ``container_analysis`` is JSON text."""
+
+    total_size: int
+    alignment: int
+    field_layout: Tuple[FieldLayout, ...] = ()
+    padding_info: PaddingInfo = PaddingInfo()
+    layout_efficiency: LayoutEfficiency = LayoutEfficiency()
+    container_analysis: Optional[str] = None
+
+
+class Allocation(NamedTuple):
+    """An allocation (memscope 6), in the order of the file, which is not that of time.
+
+    Times are ns since 1970, ``lifetime_ms`` is in ms, ``size`` in bytes.  The twelve slots from ``generic_info`` on
+    are JSON text as it stands in the file; so are ``smart_pointer_info`` and ``memory_layout`` in layouts 1c, 2a and T.
+    ``slot`` parses them, and ``slot_text`` gives them as text in every layout.  Only T has the last two.
+    """
+
+    ptr: int
+    size: int
+    timestamp_alloc: int
+    timestamp_dealloc: Optional[int] = None
+    var_name: Optional[str] = None
+    type_name: Optional[str] = None
+    scope_name: Optional[str] = None
+    thread_id: str = ""
+    stack_trace: Optional[Tuple[str, ...]] = None
+    borrow_count: int = 0
+    is_leaked: bool = False
+    lifetime_ms: Optional[int] = None
+    borrow_info: Optional[BorrowInfo] = None
+    clone_info: Optional[CloneInfo] = None
+    ownership_history_available: bool = False
+    smart_pointer_info: Union[SmartPointer, str, None] = None
+    memory_layout: Union[MemoryLayout, str, None] = None
+    generic_info: Optional[str] = None
+    dynamic_type_info: Optional[str] = None
+    runtime_state: Optional[str] = None
+    stack_allocation: Optional[str] = None
+    temporary_object: Optional[str] = None
+    fragmentation_analysis: Optional[str] = None
+    generic_instantiation: Optional[str] = None
+    type_relationships: Optional[str] = None
+    type_usage: Optional[str] = None
+    function_call_tracking: Optional[str] = None
+    lifecycle_tracking: Optional[str] = None
+    access_tracking: Optional[str] = None
+    drop_chain_analysis: Optional[str] = None
+    module_path: Optional[str] = None
+    raw: Raw = b""
+
+    def slot_text(self, name: str) -> Optional[str]:
+        """An object of the record, by field name, as the JSON text that the original program writes; None if absent."""
+        return _memscope_json(getattr(self, name))
+
+    def slot(self, name: str) -> Any:
+        """An object of the record, by field name, as dicts, lists, ...; raises FormatError for what is no JSON."""
+        text = self.slot_text(name)
+        try:
+            return None if text is None else _parse_json(text)
+        except json.JSONDecodeError as error:
+            raise _error("memscope", "bad-json", error.pos, name, error.msg) from None
+
+
+class LifecycleMetric(NamedTuple):
+    """Of a record that has ``lifetime_ms``: that, and its lifecycle_tracking as JSON text."""
+
+    ptr: int
+    lifetime_ms: int
+    lifecycle_tracking: Optional[str] = None
+
+
+class JsonMetric(NamedTuple):
+    """Of a record that has it: its memory_layout, or type_usage, as JSON text."""
+
+    ptr: int
+    json: str
+
+
+class AdvancedMetrics(NamedTuple):
+    """The section ADVD (memscope 9), which repeats what the records say; a list whose bit is not set is None."""
+
+    segment_size: int
+    metrics_bitmap: int
+    reserved: int = 0
+    lifecycle: Optional[Tuple[LifecycleMetric, ...]] = None
+    container: Optional[Tuple[JsonMetric, ...]] = None
+    type_usage: Optional[Tuple[JsonMetric, ...]] = None
+    raw: Raw = b""
+
+
+# The classes of structures and choices, and the types by class, for their JSON.
+_MEMSCOPE_CLASSES: Mapping[str, Type[Any]] = {
+    "borrow_info": BorrowInfo,
+    "clone_info": CloneInfo,
+    "smart_pointer_info": SmartPointer,
+    "ref_count": RefCount,
+    "memory_layout": MemoryLayout,
+    "field_layout": FieldLayout,
+    "padding_info": PaddingInfo,
+    "padding_location": PaddingLocation,
+    "layout_efficiency": LayoutEfficiency,
+    "reason": PaddingReason,
+    "potential": OptimizationPotential,
+    "lifecycle": LifecycleMetric,
+    "container": JsonMetric,
+    "type_usage": JsonMetric,
+}
+
+
+def _memscope_float(value: float) -> str:
+    """A float as the original program writes it in JSON (memscope 8).
+
+    >>> [_memscope_float(value) for value in (0.00001, 1e-7, 2.5e16, 1e15, -0.5)]
+    ['0.00001', '1e-7', '2.5e16', '1000000000000000.0', '-0.5']
+    """
+    if not -_INFINITY < value < _INFINITY:
+        return "null"
+    text = repr(value)
+    mantissa, exponential, exponent = text.partition("e")
+    if not exponential:
+        return text
+    if int(exponent) == -5:
+        sign, digits = ("-", mantissa[1:]) if value < 0 else ("", mantissa)
+        return f"{sign}0.0000{digits.replace('.', '')}"
+    return f"{mantissa}e{int(exponent)}"
+
+
+_MEMSCOPE_ESCAPES = {code: f"\\u{code:04x}" for code in range(32)}
+_MEMSCOPE_ESCAPES.update({ord(c): "\\" + name for c, name in zip('"\\\b\f\n\r\t', '"\\bfnrt')})
+
+
+def _memscope_text(text: str) -> str:
+    """Text as a JSON string of the original program (memscope 8)."""
+    return '"' + text.translate(_MEMSCOPE_ESCAPES) + '"'
+
+
+def _memscope_json(value: Any) -> Optional[str]:
+    """A structure as the JSON text of the original program; text is such already, and None is absent."""
+    return value if value is None or isinstance(value, str) else _memscope_json_value(value)
+
+
+def _memscope_json_value(value: Any, line: str = "") -> str:
+    r"""Anything as JSON (memscope 8); ``line`` is what a line starts with, and nothing for compact JSON.
+
+    >>> _memscope_json_value([1, None, CloneInfo(2)])
+    '[1,null,{"clone_count":2,"is_clone":false,"original_ptr":null}]'
+    >>> _memscope_json_value({"a": ["b"]}, "\n")
+    '{\n  "a": [\n    "b"\n  ]\n}'
+    """
+    if value is None or value is True or value is False:
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str):
+        return _memscope_text(value)
+    if isinstance(value, (int, float)):
+        return _memscope_float(value) if isinstance(value, float) else str(value)
+    inner = line and line + "  "
+    if isinstance(value, PaddingReason):
+        value = {"Other": value.text} if value.kind == "Other" else value.kind
+        return _memscope_json_value(value, line)
+    if isinstance(value, OptimizationPotential):
+        names = [name for name, _ in dict(_MEMSCOPE_CHOICES["potential"])[value.kind]]
+        choice = {value.kind: {name: getattr(value, name) for name in names}} if names else value.kind
+        return _memscope_json_value(choice, line)
+    if isinstance(value, MemoryLayout) and value.container_analysis:
+        members = _memscope_json_value(value._replace(container_analysis=None))
+        return members[: -len("null}")] + value.container_analysis + "}"
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        colon = ": " if line else ":"
+        items = [f"{_memscope_text(key)}{colon}{_memscope_json_value(value[key], inner)}" for key in value]
+    else:
+        items = [_memscope_json_value(item, inner) for item in value]
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{start}{inner}{(',' + inner).join(items)}{line}{end}" if items else start + end
+
+
+_MemscopeScan = Callable[[str, int], Tuple[Any, int]]
+_MemscopeDecoder = Callable[[bytes, int, int], Generator[Allocation, None, Tuple[int, int, int]]]
+
+
+def _memscope_scanner() -> _MemscopeScan:
+    """What parses the JSON value at a place of a text, and tells where it ends."""
+
+    def no_constant(word: str) -> Any:
+        raise ValueError(f"not JSON: {word}")
+
+    return json.JSONDecoder(parse_int=_json_integer, parse_constant=no_constant).raw_decode
+
+
+def _memscope_from_json(type_: str, value: Any) -> Any:
+    """A value of a type as in ``_MEMSCOPE_RECORD`` from its JSON, parsed; raises TypeError for what does not fit."""
+    if type_[0] == "?" or type_ == "ostr":
+        return None if value is None else _memscope_from_json(type_[1:] if type_[0] == "?" else "sstr", value)
+    if type_ in ("json", "plain_json"):
+        return _memscope_json_value(value)
+    if type_[0] == "*" and isinstance(value, list):
+        return tuple([_memscope_from_json(type_[1:], item) for item in value])
+    if type_ in _MEMSCOPE_STRUCTURES and isinstance(value, dict):
+        fields = _MEMSCOPE_STRUCTURES[type_]
+        return _MEMSCOPE_CLASSES[type_](*[_memscope_from_json(inner, value.get(name)) for name, inner in fields])
+    if type_ in _MEMSCOPE_CHOICES:
+        ((kind, inside),) = value.items() if isinstance(value, dict) and len(value) == 1 else ((value, {}),)
+        choices = dict(_MEMSCOPE_CHOICES[type_])
+        if isinstance(kind, str) and kind in choices:
+            if type_ not in _MEMSCOPE_CLASSES:
+                return kind
+            members = inside if isinstance(inside, dict) else {"text": inside}
+            values = [_memscope_from_json(inner, members.get(name)) for name, inner in choices[kind]]
+            return _MEMSCOPE_CLASSES[type_](kind, *values)
+    kinds = {"bool": bool, "flag": bool, "pstr": str, "sstr": str, "u32": int, "u64": int, "f64": float}
+    if type_ == "f64" and type(value) is int:
+        value = float(value)
+    if type(value) is not kinds.get(type_) or (type(value) is int and not 0 <= value <= _U64_MAX):
+        raise TypeError(f"not a value of type {type_}: {value!r}")
+    return value
+
+
+# The keys of layout T, in order (memscope 10).
+_MEMSCOPE_KEYS = (
+    *("ptr", "size", "var_name", "type_name", "scope_name", "timestamp_alloc", "timestamp_dealloc", "thread_id"),
+    *("borrow_count", "stack_trace", "is_leaked", "lifetime_ms", "borrow_info", "clone_info"),
+    *("ownership_history_available", "smart_pointer_info", "memory_layout", *MEMSCOPE_SLOTS, "drop_chain_analysis"),
+)
+
+
+def _memscope_from_members(members: Any) -> Union[Allocation, str]:
+    """The record that an object of layout T is; else the end of the path to what is not as it should be."""
+    if not isinstance(members, dict):
+        return ""
+    values: Dict[str, Any] = {}
+    for name, type in (*_memscope_fields("T"), ("drop_chain_analysis", "?json"), ("module_path", "ostr")):
+        if name in members or type == "u64":
+            value = members.get(name)
+            try:
+                values[name] = None if value is None and name == "stack_trace" else _memscope_from_json(type, value)
+            except (TypeError, RecursionError):
+                return "." + name
+    return Allocation(**values)
+
+
+def _memscope_members(record: Allocation, *, first: bool) -> str:
+    """A record in layout T, with what stands before it."""
+    members = {name: getattr(record, name) for name in _MEMSCOPE_KEYS}
+    for name in ("smart_pointer_info", "memory_layout", *MEMSCOPE_SLOTS, "drop_chain_analysis"):
+        members[name] = record.slot(name)
+    if record.module_path is not None:
+        members["module_path"] = record.module_path
+    return ("[\n  " if first else ",\n  ") + _memscope_json_value(members, "\n  ")
+
+
+def _memscope_is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _memscope_layouts(start: bytes) -> Tuple[str, ...]:
+    """The layouts that a file may have that starts with these 36 bytes, the likeliest first (memscope 3).
+
+    Where the string block stands tells more than the version: today's program reads its own layout also as version 2.
+    """
+    version = int.from_bytes(start[8:12], "little")
+    if version == 1:
+        return "1c", "1b", "1a"
+    if version != 2:
+        return "3c", "3a"
+    places: Tuple[Tuple[int, Tuple[str, ...]], ...] = ((24, ("2d",)), (16, ("2c",)), (32, ("3c", "3a")))
+    return next((layouts for at, layouts in places if start[at : at + 4] in _MEMSCOPE_MARKERS), ("2b", "2a"))
+
+
+def _memscope_header(layout: str) -> Layout:
+    return MEMSCOPE_HEADER if layout < "2d" else MEMSCOPE_HEADER_24 if layout == "2d" else MEMSCOPE_HEADER_32
+
+
+def _memscope_fields(layout: str) -> List[Tuple[str, str]]:
+    """The fields of a record and their types; the first two structures are JSON until 2a."""
+    return [
+        (name, "?json" if layout in _MEMSCOPE_JSON_ONLY and name in ("smart_pointer_info", "memory_layout") else type)
+        for name, type, since in _MEMSCOPE_RECORD
+        if layout >= since
+    ]
+
+
+# ---- memscope: explain
+
+
+def _explain_memscope(walk: _Walk) -> Iterator[None]:
+    """The format text (memscope 3 to 9) line by line; each ``yield`` comes before a structure."""
+    if walk.data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+        yield from _explain_memscope_text(walk)
+        return
+    if not MEMSCOPE_MAGIC.startswith(walk.data[:8]):
+        raise walk.fault("not a memscope file", 0, "magic")
+    version = int.from_bytes(walk.data[8:12], "little")
+    note = ""
+    if len(walk.data) >= 12 and version not in (1, 2, 3):
+        note = walk.skip(walk.fault("no such version", 8, "version", str(version)))
+    layouts = _memscope_layouts(walk.data[:36])
+    header = walk.layout(_memscope_header(layouts[0]))
+    if note:
+        walk.annotate(note, "version")
+    if header.get("export_mode", 0) > 1:
+        walk.problem("export_mode is neither 0 nor 1", "export_mode")
+    if "export_mode" in header and header["total_count"] > 0xFFFF:
+        walk.problem("the other counts are modulo 65536", "total_count")
+    if header.get("reserved") or header.get("padding"):
+        walk.problem("reserved bytes are not 0")
+    yield
+    texts = _explain_memscope_strings(walk) if layouts[0] >= "2c" else []
+    named, stepped_over = 0, False
+    for number in range(header["total_count"]):
+        yield
+        left = header["total_count"] - number - 1
+        layouts, has_name = _explain_memscope_record(walk, number, layouts, texts, left)
+        named += has_name is True
+        stepped_over = stepped_over or has_name is None
+    if "export_mode" in header and not stepped_over:
+        mode = (named & 0xFFFF, header["total_count"] - (named & 0xFFFF) & 0xFFFF)
+        counts = (header["user_count"], header["system_count"])
+        if counts not in (mode, (header["total_count"] & 0xFFFF, 0)):
+            walk.problem("the counts are not those of the records")
+    if walk.data[walk.offset : walk.offset + 4] == b"ADVD" and layouts[0] >= "2a":
+        yield
+        _explain_memscope_metrics(walk, layouts[0], texts)
+    if walk.more():
+        walk.take("trailing", len(walk.data) - walk.offset, "bytes")
+        walk.problem("bytes after the last record")
+
+
+def _explain_memscope_strings(walk: _Walk) -> List[str]:
+    marker = walk.data[walk.offset : walk.offset + 4]
+    if len(marker) == 4 and marker not in _MEMSCOPE_MARKERS:
+        raise walk.fault("neither NONE nor STBL", walk.offset, "string_block.marker", marker.hex(" "))
+    size = walk.layout(MEMSCOPE_STRINGS, "string_block.")["size"]
+    start = walk.offset
+    texts: Dict[str, None] = {}
+    if marker == b"NONE":
+        if size:
+            walk.problem("the size of NONE is not 0")
+        return []
+    if not size:
+        raise walk.fault("an STBL of no bytes", walk.offset - 4, "string_block.size")
+    walk.fixed("string_block.compressed", "B", "never used")
+    for _ in range(walk.fixed("string_block.strings_count", "I")):
+        with walk.record("string_block.strings"):
+            text = _explain_memscope_value(walk, "value", "pstr", "", [])
+            if text in texts:  # erratum 4: which moves those after it down by one
+                walk.problem("a string that stands there already", "value_length")
+            texts[text] = None
+    if size != walk.offset - start:
+        walk.problem("size is not that of the strings", "string_block.size")
+    return [*texts]
+
+
+def _explain_memscope_record(
+    walk: _Walk, number: int, layouts: Tuple[str, ...], texts: Sequence[str], left: int
+) -> Tuple[Tuple[str, ...], Optional[bool]]:
+    """A record of one of the layouts; returns those it fits, and whether it has a name; None if it is stepped over."""
+    start = walk.offset
+    head = walk.data[start : start + 5]
+    where = f"allocations[{number}]."
+    stop = start + 5 + int.from_bytes(head[1:], "little")
+    trials: Dict[str, Tuple[int, Optional[FormatError]]] = {}
+    for layout in layouts:
+        found = None
+        if stop <= len(walk.data):
+            found = _explain_memscope_trial(walk, where, layout, texts, stop)
+        if found is None or found[0] != stop:
+            found = _explain_memscope_trial(walk, where, layout, texts, None)
+        trials[layout] = found
+    follows = [
+        one for one in layouts if trials[one][0] > 0 and _explain_memscope_follows(walk, trials[one][0], one, left)
+    ]
+    exact = tuple(layout for layout in layouts if trials[layout] == (stop, None))
+    layouts = exact or tuple(follows) or layouts
+    layout = layouts[0]
+    end, error = trials[layout]
+    at_length = stop <= len(walk.data) and _explain_memscope_follows(walk, stop, layout, left)
+    too_long = error is None and end > stop and not follows and at_length
+    if too_long:
+        detail = f"{stop - start - 5}, less than {end - start - 5}"
+        error = walk.fault("Length is not that of the record", start + 1, where + "length", detail)
+    if error is not None and at_length and walk.recover:
+        walk.unread(error, stop)
+        return layouts, None
+    walk._indexes["allocations"] = number - 1  # also after records that were stepped over
+    with walk.record("allocations"):
+        if error is not None and error.where == where + "type":
+            raise error
+        walk.fixed("type", "B")
+        walk.fixed("length", "I", "bytes after this field")
+        name = None
+        for field, type in _memscope_fields(layout):
+            value = _explain_memscope_value(walk, field, type, layout, texts)
+            if field == "var_name":
+                name = value
+        if too_long and error is not None:
+            raise error
+        if walk.offset != stop:
+            if not follows and at_length:
+                walk.take("rest", stop - walk.offset, "bytes")
+            walk.problem("Length is not that of the record", "length")
+    return layouts, name is not None
+
+
+def _explain_memscope_trial(
+    walk: _Walk, where: str, layout: str, texts: Sequence[str], stop: Optional[int]
+) -> Tuple[int, Optional[FormatError]]:
+    """Where a record of that layout ends, and what is wrong with it; of the bytes up to ``stop`` only."""
+    start = walk.offset
+    trial = _Walk(walk.format, walk.rules, walk.data[start:stop] if stop else walk.data, recover=False)
+    trial._prefix = where
+    trial.offset = 0 if stop else start
+    try:
+        if walk.data[start : start + 1] not in (b"", b"\1"):
+            raise trial.fault("not a record: its type is not 1", start, "type", str(walk.data[start]))
+        trial.fixed("type", "B")
+        trial.fixed("length", "I")
+        for field, type in _memscope_fields(layout):
+            _explain_memscope_value(trial, field, type, layout, texts)
+    except FormatError as error:
+        return -1, error
+    return trial.offset + (start if stop else 0), None
+
+
+def _explain_memscope_follows(walk: _Walk, at: int, layout: str, left: int) -> bool:
+    """Whether what comes after a record may stand there: another one, or, of none is left, the metrics or the end."""
+    ahead = walk.data[at : at + 5]
+    if left:
+        least = _MEMSCOPE_LEAST.get(layout, 65)
+        return len(ahead) == 5 and ahead[0] == 1 and int.from_bytes(ahead[1:], "little") >= least
+    return not ahead or (ahead[:4] == b"ADVD" and layout >= "2a")
+
+
+def _explain_memscope_value(walk: _Walk, name: str, type: str, layout: str, texts: Sequence[str]) -> Any:
+    """A value of any type; returns numbers and texts."""
+    if type in _MEMSCOPE_NUMBERS:
+        return walk.fixed(name, _MEMSCOPE_NUMBERS[type])
+    if type in ("bool", "flag"):
+        value = walk.fixed(name, "B")
+        if value > 1:
+            walk.problem("neither 0 nor 1")
+        return value
+    if type[0] == "?":
+        flag = _explain_memscope_value(walk, name + "_present", "flag", layout, texts)
+        return _explain_memscope_value(walk, name, type[1:], layout, texts) if flag == 1 else None
+    if type[0] == "*":
+        inner = "" if type[1:] in _MEMSCOPE_STRUCTURES else "value"
+        for _ in range(walk.fixed(name + "_count", "I")):
+            with walk.record(name):
+                _explain_memscope_value(walk, inner, type[1:], layout, texts)
+        return None
+    fields = _MEMSCOPE_STRUCTURES.get(type, ())
+    if type in _MEMSCOPE_CHOICES:
+        choices = _MEMSCOPE_CHOICES[type]
+        number = walk.fixed(name, "B")
+        if number >= len(choices):
+            raise walk.fault("no such choice", walk.offset - 1, name, str(number))
+        kind, fields = choices[number]
+        walk.annotate(kind)
+    if type in _MEMSCOPE_CHOICES or type in _MEMSCOPE_STRUCTURES:
+        for field, inner in fields:
+            _explain_memscope_value(walk, f"{name}.{field}" if name else field, inner, layout, texts)
+        return None
+    size = walk.fixed(name + "_length", "I")
+    if layout >= "2c" and type not in ("pstr", "plain_json") and size == _MEMSCOPE_REFERENCE:
+        walk.annotate("a reference")
+        number = walk.fixed(name + "_reference", "H")
+        if number >= len(texts):
+            raise walk.fault("no such string", walk.offset - 2, name + "_reference", str(number))
+        walk.annotate(json.dumps(texts[number][-72:]))
+        return texts[number]
+    if type == "ostr" and size == (_MEMSCOPE_NULL if layout >= "2c" else 0):
+        walk.annotate("null")
+        return None
+    text = walk.text(name, size)
+    if not _memscope_is_utf8(_encode_text(text)):
+        walk.problem("not UTF-8")
+    return text
+
+
+def _explain_memscope_metrics(walk: _Walk, layout: str, texts: Sequence[str]) -> None:
+    start = walk.offset
+    head = walk.layout(MEMSCOPE_METRICS, "metrics.")
+    if head["reserved"]:
+        walk.problem("reserved bytes are not 0")
+    for bit, name in enumerate(_MEMSCOPE_LISTS):
+        if head["metrics_bitmap"] >> bit & 1:
+            _explain_memscope_value(walk, "metrics." + name, "*" + name, layout, texts)
+    if head["segment_size"] != walk.offset - start:
+        walk.problem("segment_size is not that of the section", "metrics.segment_size")
+
+
+def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
+    """Layout T: a list of objects, of which each member is a span, with its key and what stands before it."""
+    data = walk.data
+    ended = data.rstrip(_JSON_BLANKS).endswith(b"]")
+    try:
+        text, whole = data.decode(), True
+    except UnicodeDecodeError as error:
+        text, whole = data[: error.start].decode(), False
+    scan = _memscope_scanner()
+    done = 0  # in text, where walk.offset is in data
+
+    def take(name: str, end: int, type: str = "bytes") -> None:
+        nonlocal done
+        walk.take(name, len(text[done:end].encode()), type)
+        done = end
+
+    def fault(rule: str, at: int, where: str) -> FormatError:
+        return walk.fault(rule, walk.offset + len(text[done:at].encode()), where)
+
+    take("list", text.index("[") + 1)
+    number = 0
+    while True:
+        where = f"allocations[{number}]"
+        at = _memscope_skip(text, done)
+        if text[at : at + 1] == "]":
+            break
+        if number:
+            if text[at : at + 1] != ",":
+                raise fault("the file ends inside this field" if whole and at == len(text) else "not JSON", at, where)
+            at = _memscope_skip(text, at + 1)
+        try:
+            members, end = scan(text, at)
+        except (ValueError, RecursionError):
+            if ended and not whole:
+                raise fault("not UTF-8 in JSON", len(text), where) from None
+            raise fault("not JSON" if ended else "the file ends inside this field", at, where) from None
+        record = _memscope_from_members(members)
+        if isinstance(record, str):
+            raise fault("not the value of this key", at, where + record)
+        yield
+        if at > done:
+            take("list", at)
+        with walk.record("allocations"):
+            at += 1
+            while True:
+                at = _memscope_skip(text, at)
+                if text[at] == "}":
+                    take("end", end)
+                    break
+                key, at = scan(text, _memscope_skip(text, at + (text[at] == ",")))
+                start = _memscope_skip(text, _memscope_skip(text, at) + 1)
+                value, at = scan(text, start)
+                take(key, at, "json")
+                walk.revalue(text[start:at] if isinstance(value, (float, list, dict)) else value)
+        number += 1
+    take("list", at + 1)
+    if walk.more():
+        tail = walk.take("trailing", len(data) - walk.offset, "bytes")
+        if tail.strip(_JSON_BLANKS):
+            walk.problem("bytes after the last record")
+
+
+def _memscope_skip(text: str, at: int) -> int:
+    """The place of the next character that is no blank."""
+    while text[at : at + 1] in (" ", "\n", "\r", "\t"):
+        at += 1
+    return at
+
+
+# ---- memscope: Reader
+
+
+class _MemscopeFields(_Fields):
+    """Reads values of the types of memscope 6 exactly."""
+
+    form = "3c"  # the layout
+    texts: Sequence[str] = ()
+
+    def value(self, name: str, type: str) -> Any:
+        """A value of any type, as it goes into a record."""
+        form = _MEMSCOPE_FORMS.get(type)
+        if form is not None:
+            return self.fixed(name, form)
+        if type[0] == "?":
+            return self.value(name, type[1:]) if self._flag(name + "_present") == 1 else None
+        if type[0] == "*":
+            inner = "" if type[1:] in _MEMSCOPE_STRUCTURES else ".value"
+            size = self.fixed(name + "_count", _U32)
+            return tuple([self.value(f"{name}[{place}]{inner}", type[1:]) for place in range(size)])
+        if type in ("bool", "flag"):
+            flag = self._flag(name)
+            return flag != 0 if type == "bool" else flag == 1
+        if type in _MEMSCOPE_CHOICES:
+            number = self.data[self.at] if self.at < len(self.data) else 0
+            if number >= len(_MEMSCOPE_CHOICES[type]):
+                raise self.fault("no such choice", name, str(number))
+            self.take(name, 1)
+            kind, fields = _MEMSCOPE_CHOICES[type][number]
+            if type not in _MEMSCOPE_CLASSES:
+                return kind
+            return _MEMSCOPE_CLASSES[type](kind, *[self.value(f"{name}.{field}", inner) for field, inner in fields])
+        if type in _MEMSCOPE_STRUCTURES:
+            values = [self.value(f"{name}.{field}", inner) for field, inner in _MEMSCOPE_STRUCTURES[type]]
+            return _MEMSCOPE_CLASSES[type](*values)
+        return self._text(name, type)
+
+    def _flag(self, name: str) -> int:
+        flag: int = self.take(name, 1)[0]
+        if flag > 1:
+            self.problem("neither 0 nor 1", self.at - 1, name)
+            self.canonical = False
+        return flag
+
+    def _text(self, name: str, type: str) -> Optional[str]:
+        size = self.fixed(name + "_length", _U32)
+        if self.form >= "2c" and type not in ("pstr", "plain_json") and size == _MEMSCOPE_REFERENCE:
+            number: int = self.fixed(name + "_reference", _U16)
+            if number >= len(self.texts):
+                raise self.fault("no such string", name + "_reference", str(number), place=-2)
+            self.canonical = False
+            return self.texts[number]
+        if type == "ostr" and size == (_MEMSCOPE_NULL if self.form >= "2c" else 0):
+            return None
+        data = self.take(name, size)
+        if not _memscope_is_utf8(data):
+            self.problem("not UTF-8", self.at - size, name)
+        return _decode_text(data)
+
+    def record(self) -> Dict[str, Any]:
+        """The fields of a record."""
+        self.take("type", 1)
+        self.fixed("length", _U32)
+        values = {name: self.value(name, type) for name, type in _memscope_fields(self.form)}
+        values["stack_trace"] = values.get("stack_trace") or None
+        return values
+
+
+class MemscopeReader(Reader[MemscopeHeader, Allocation]):
+    """Reads a ``.memscope`` file of any layout: Allocations in the order of the file.
+
+    ``layout`` is the layout, a name of ``MEMSCOPE_LAYOUTS``, as far as the records read so far tell: 3b is read as 3c,
+    which it is but for a header byte, and 2a as 2b up to the first record that tells them apart.  ``strings`` are the
+    texts of the string block.  ``advanced_metrics`` is the section ADVD, if there is one, after the last record.
+    """
+
+    format = "memscope"
+    rules = MEMSCOPE_RULES
+    advanced_metrics: Optional[AdvancedMetrics] = None
+
+    def _read_start(self) -> None:
+        self._data = b""  # what has been taken of the file, and where in it the next field starts
+        self._at = self._base = 0
+        self._eof = False
+        self._skipped: List[bytes] = []  # records stepped over: they go into the raw of what comes next
+        self._text_end: Optional[bytes] = None
+        self._string_block: Optional[bytes] = None
+        self._silent = _Problems(self.format, self.rules, strict=False, recover=False)
+        self._layouts: Tuple[str, ...] = ("1a",)  # those that fit all records so far
+        self._decoders: Dict[str, _MemscopeDecoder] = {}
+        self.strings: List[str] = []
+        while self._have(len(self._data) + 1) and (len(self._data) < 36 or not self._data.strip(_JSON_BLANKS)):
+            pass
+        if self._data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+            self._layouts = ("T",)
+            self.header = MemscopeHeader(version=0)
+        else:
+            self._read_header()
+        self.family = self.layout  # what the tables say, which come before the records
+
+    def _read_header(self) -> None:
+        fields = self._fields(self._problems)
+        start = self._data[:36]
+        if not MEMSCOPE_MAGIC.startswith(start[:8]):
+            raise fields.fault("not a memscope file", "magic")
+        version = int.from_bytes(start[8:12], "little")
+        if len(start) >= 12 and version not in (1, 2, 3):
+            self._problems.step_over(fields.fault("no such version", "version", str(version), place=8))
+        self._layouts = _memscope_layouts(start)
+        layout = _memscope_header(self.layout)
+        names = [field.name for field in layout.fields[1:]]
+        self.header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
+        self._at = layout.size
+        if self.layout >= "2c":
+            block = self._whole(self._read_strings)
+            self._string_block = None if block == _MEMSCOPE_NO_STRINGS else block
+        if self.header.export_mode is not None and self.header.total_count > 0xFFFF:
+            self._problems.add("the other counts are modulo 65536", 12, "total_count", str(self.header.total_count))
+        if (self.header.export_mode or 0) > 1:
+            self._problems.add("export_mode is neither 0 nor 1", 16, "export_mode", str(self.header.export_mode))
+        for name, place in ("reserved", 21 if self.layout == "2d" else 28), ("padding", layout.size - 2):
+            if getattr(self.header, name):
+                self._problems.add("reserved bytes are not 0", place, name, str(getattr(self.header, name)))
+        if self.header.total_count:
+            self._judge(0)
+
+    @property
+    def layout(self) -> str:
+        """The layout: the likeliest of those that fit all records so far."""
+        return self._layouts[0]
+
+    @property
+    def tables(self) -> Dict[str, Any]:
+        """``layout``, ``advanced_metrics``, and, where they are not usual, ``string_block`` and T's ``text_end``."""
+        return {
+            "layout": self.family,
+            "string_block": self._string_block,
+            "text_end": self._text_end,
+            "advanced_metrics": self.advanced_metrics,
+        }
+
+    def _fill(self) -> bool:
+        """Take more of the file; False at its end."""
+        if self._eof:
+            return False
+        rest = self._data[self._at :]
+        piece = self._source.read(len(rest)) if len(rest) > _CHUNK else self._source.chunk()
+        self._base += self._at
+        self._data = rest + piece
+        self._at = 0
+        self._eof = not piece
+        return bool(piece)
+
+    def _have(self, size: int) -> bool:
+        """Whether there are as many bytes from here on, which are then at hand."""
+        while len(self._data) - self._at < size:
+            if not self._fill():
+                return False
+        return True
+
+    def _fields(self, problems: _Problems, where: str = "") -> _MemscopeFields:
+        """What is at hand, to be read exactly."""
+        fields = _MemscopeFields(problems, self._data, self._base, where, at=self._at)
+        fields.form = self.layout
+        fields.texts = self.strings
+        return fields
+
+    def _whole(self, read: Callable[[_MemscopeFields], None]) -> bytes:
+        """Read a part of the file that does not tell its size; returns its bytes.  A fault comes before deviations."""
+        while True:
+            try:
+                read(self._fields(self._silent))
+            except TruncatedError:
+                if not self._fill():
+                    raise
+            else:
+                break
+        fields = self._fields(self._problems)
+        read(fields)
+        data = self._data[self._at : fields.at]
+        self._at = fields.at
+        return data
+
+    def _read_strings(self, fields: _MemscopeFields) -> None:
+        texts: Dict[str, None] = {}
+        self.strings = []
+        marker = fields.data[fields.at : fields.at + 4]
+        if len(marker) == 4 and marker not in _MEMSCOPE_MARKERS:
+            raise fields.fault("neither NONE nor STBL", "string_block.marker", marker.hex(" "))
+        start = fields.at + 8
+        marker, size = fields.layout(MEMSCOPE_STRINGS, "string_block.")
+        if marker == b"NONE":
+            if size:
+                fields.problem("the size of NONE is not 0", start - 4, "string_block.size", str(size))
+            return
+        if not size:
+            raise fields.fault("an STBL of no bytes", "string_block.size", place=-4)
+        fields.take("string_block.compressed", 1)
+        for place in range(fields.fixed("string_block.strings_count", _U32)):
+            at = fields.at
+            text = fields.value(f"string_block.strings[{place}].value", "pstr")
+            if text in texts:
+                name = f"string_block.strings[{place}].value_length"
+                fields.problem("a string that stands there already", at, name)
+            texts[text] = None
+        self.strings = [*texts]
+        if size != fields.at - start:
+            fields.problem("size is not that of the strings", start - 4, "string_block.size", str(size))
+
+    def _read_records(self) -> Iterator[Allocation]:
+        if self.layout == "T":
+            return self._read_text_records()
+        return self._read_binary_records()
+
+    def _read_binary_records(self) -> Iterator[Allocation]:
+        # Usual records that are at hand are decoded by a generator for the layout, everything else by _read_exactly.
+        total = self.header.total_count
+        number = named = 0
+        stepped_over = False
+        try:
+            while number < total:
+                decode = self._decoder()
+                if decode is not None:
+                    self._at, done, has_name = yield from decode(self._data, self._at, total - number)
+                    number += done
+                    named += has_name
+                    if number == total or (not self._at_hand() and self._fill()):
+                        continue
+                one = self._read_exactly(number)
+                number += 1
+                if one is None:
+                    stepped_over = True
+                else:
+                    named += one.var_name is not None
+                    yield one
+            if not stepped_over:
+                self._check_counts(named)
+            if self._have(4) and self._data[self._at : self._at + 4] == b"ADVD" and self.layout >= "2a":
+                self._read_metrics()
+            tail = self._data[self._at :] + self._source.rest()
+            if tail:
+                place = self._base + self._at
+                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+            self._end(b"".join([*self._skipped, tail]))
+        except FormatError as error:
+            self._end(b"".join([*self._skipped, self._data[self._at :]]), error)
+
+    def _at_hand(self) -> bool:
+        """Whether the next record is, as far as its Length tells."""
+        length = self._data[self._at + 1 : self._at + 5]
+        return len(self._data) - self._at >= 5 + int.from_bytes(length, "little")
+
+    def _decoder(self) -> Optional[_MemscopeDecoder]:
+        """What decodes the usual records of the layouts that are left; None if they are still to be told apart."""
+        both = self._layouts == ("2b", "2a")
+        if self._skipped or (self._layouts[1:] and not both) or not self._same_form():
+            return None
+        key = f"{self.layout}{both}"
+        if key not in self._decoders:
+            self._decoders[key] = _memscope_decoder(self.layout, both=both)
+        return self._decoders[key]
+
+    def _same_form(self) -> bool:
+        """Whether records are written in the form that the file was taken to be of at its start."""
+        return self.layout in (self.family, "2a")
+
+    def _try(self, layout: str, number: int, stop: Optional[int]) -> Tuple[int, Optional[FormatError]]:
+        """The size of the record at hand in a layout, and what is wrong with it; within ``stop`` bytes if given."""
+        while True:
+            fields = self._fields(self._silent, f"allocations[{number}].")
+            fields.form = layout
+            start = self._at
+            if stop is not None:
+                fields.data = self._data[start : start + stop]
+                fields.at = start = 0
+            try:
+                fields.record()
+            except FormatError as error:
+                if stop is not None or not isinstance(error, TruncatedError) or not self._fill():
+                    return -1, error
+            else:
+                return fields.at - start, None
+
+    def _judge(self, number: int) -> Tuple[int, Optional[FormatError]]:
+        """Narrow the layouts by the record at hand (memscope 3).
+
+        Returns its size, and what is wrong with it; the size of what cannot be read is where its Length leads to, if
+        a record may follow there, else 0.
+        """
+        left = self.header.total_count - number - 1
+        self._have(5)
+        head = self._data[self._at : self._at + 5]
+        stop = 5 + int.from_bytes(head[1:], "little")
+        whole = self._have(stop)
+        fields = self._fields(self._silent, f"allocations[{number}].")
+        if head[:1] not in (b"", b"\1"):
+            error: Optional[FormatError] = fields.fault("not a record: its type is not 1", "type", str(head[0]))
+            return stop if whole and self._follows(stop, self.layout, left) else 0, error
+        exact = tuple([layout for layout in self._layouts if whole and self._try(layout, number, stop)[0] == stop])
+        if exact:
+            self._layouts = exact
+            return stop, None
+        trials = {layout: self._try(layout, number, None) for layout in self._layouts}
+        fitting = [layout for layout, (size, _) in trials.items() if size > 0 and self._follows(size, layout, left)]
+        self._layouts = tuple(fitting) or self._layouts
+        size, error = trials[self.layout]
+        if fitting or not whole or not self._follows(stop, self.layout, left):
+            return max(size, 0), error
+        if size > stop:
+            fields = self._fields(self._silent, f"allocations[{number}].")
+            detail = f"{stop - 5}, less than {size - 5}"
+            error = fields.fault("Length is not that of the record", "length", detail, place=1)
+        return stop, error
+
+    def _follows(self, size: int, layout: str, left: int) -> bool:
+        """Whether, so far on, another record may start, or, if none is left, the metrics or the end of the file."""
+        self._have(size + 5)
+        ahead = self._data[self._at + size : self._at + size + 5]
+        if left:
+            least = _MEMSCOPE_LEAST.get(layout, 65)
+            return len(ahead) == 5 and ahead[0] == 1 and _U32.unpack_from(ahead, 1)[0] >= least
+        return not ahead or (ahead[:4] == b"ADVD" and layout >= "2a")
+
+    def _read_exactly(self, number: int) -> Optional[Allocation]:
+        """The record at hand, with every check; None for one that was stepped over."""
+        size, error = self._judge(number)
+        own = self._data[self._at : self._at + size]
+        if error is not None:
+            if not size:
+                raise error
+            self._problems.step_over(error)
+            self._skipped.append(own)
+            self._at += size
+            return None
+        fields = self._fields(self._problems, f"allocations[{number}].")
+        values = fields.record()
+        length = _U32.unpack_from(self._data, self._at + 1)[0]
+        if length != fields.at - self._at - 5:
+            detail = f"{length}, not {fields.at - self._at - 5}"
+            fields.problem("Length is not that of the record", self._at + 1, "length", detail)
+            fields.canonical = False
+        usual = fields.canonical and not self._skipped and self._same_form()
+        self._at += size
+        own = b"".join([*self._skipped, own])
+        self._skipped.clear()
+        return Allocation(**values, raw=b"" if usual else own)
+
+    def _check_counts(self, named: int) -> None:
+        """Hold the counts of the header against the records (memscope 4)."""
+        header = self.header
+        if header.export_mode is None:
+            return
+        by_mode = (named & 0xFFFF, header.total_count - (named & 0xFFFF) & 0xFFFF)
+        counts = (header.user_count, header.system_count)
+        if counts not in (by_mode, (header.total_count & 0xFFFF, 0)):
+            detail = f"{counts[0]} and {counts[1]}, not {by_mode[0]} and {by_mode[1]}"
+            self._problems.add("the counts are not those of the records", 17, "user_count", detail)
+
+    def _read_metrics(self) -> None:
+        metrics: Optional[AdvancedMetrics] = None
+        usual = not self._skipped
+
+        def read(fields: _MemscopeFields) -> None:
+            nonlocal metrics, usual
+            start = fields.at
+            _, size, bitmap, reserved = fields.layout(MEMSCOPE_METRICS, "metrics.")
+            if reserved:
+                fields.problem("reserved bytes are not 0", start + 12, "metrics.reserved", str(reserved))
+            lifecycle, container, usage = [
+                fields.value("metrics." + name, "*" + name) if bitmap >> bit & 1 else None
+                for bit, name in enumerate(_MEMSCOPE_LISTS)
+            ]
+            if size != fields.at - start:
+                detail = f"{size}, not {fields.at - start}"
+                fields.problem("segment_size is not that of the section", start + 4, "metrics.segment_size", detail)
+            metrics = AdvancedMetrics(size, bitmap, reserved, lifecycle, container, usage)
+            usual = usual and fields.canonical
+
+        own = b"".join([*self._skipped, self._whole(read)])
+        self._skipped.clear()
+        self.advanced_metrics = metrics if usual else cast("AdvancedMetrics", metrics)._replace(raw=own)
+
+    def _read_text_records(self) -> Iterator[Allocation]:
+        """Layout T: the objects of the list, one by one."""
+        scan = _memscope_scanner()
+        number = 0
+        first = b"["
+        try:
+            while True:
+                where = f"allocations[{number}]"
+                at = self._skip(0)
+                if self._data[self._at + at : self._at + at + 1] == b"]" and number:
+                    break
+                if self._data[self._at + at : self._at + at + 1] != first:
+                    raise self._text_fault("not JSON", at, where)
+                at = self._skip(at + 1)
+                if self._data[self._at + at : self._at + at + 1] == b"]" and not number:
+                    break
+                record, end = self._read_members(scan, at, where)
+                own = self._data[self._at : self._at + end]
+                if own.decode("utf-8", "replace") != _memscope_members(record, first=not number):
+                    record = record._replace(raw=own)
+                self._at += end
+                number += 1
+                first = b","
+                yield record
+            own = self._data[self._at : self._at + at + 1]
+            self._text_end = None if own == (b"\n]" if number else b"[]") else own
+            self._at += at + 1
+            tail = self._data[self._at :] + self._source.rest()
+            if tail.strip(_JSON_BLANKS):
+                place = self._base + self._at
+                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+            self._end(tail)
+        except FormatError as error:
+            self._text_end = b""
+            self._end(self._data[self._at :], error)
+
+    def _skip(self, at: int) -> int:
+        """So far on the next byte stands that is no blank."""
+        if not self._base and not self._at and not at and self._data.startswith(_BOM):
+            at = len(_BOM)
+        while self._have(at + 1) and self._data[self._at + at] in _JSON_BLANKS:
+            at += 1
+        return at
+
+    def _text_fault(self, rule: str, at: int, where: str) -> FormatError:
+        if not self._have(at + 1):
+            rule = "the file ends inside this field"
+        return self._problems.fault(rule, self._base + self._at + at, where)
+
+    def _read_members(self, scan: _MemscopeScan, at: int, where: str) -> Tuple[Allocation, int]:
+        """The object that stands so far on, and where it ends."""
+        size = 1 << 13
+        while True:
+            more = self._have(at + size)
+            data = self._data[self._at + at : self._at + at + size]
+            try:
+                text, bad = data.decode(), None
+            except UnicodeDecodeError as error:
+                text, bad = data[: error.start].decode(), error.start
+            try:
+                members, end = scan(text, 0)
+            except (ValueError, RecursionError):
+                if more:
+                    size *= 4
+                    continue
+                if not self._data.rstrip(_JSON_BLANKS).endswith(b"]"):
+                    raise self._text_fault("the file ends inside this field", at, where) from None
+                if bad is not None:
+                    raise self._text_fault("not UTF-8 in JSON", at + bad, where) from None
+                raise self._text_fault("not JSON", at, where) from None
+            record = _memscope_from_members(members)
+            if isinstance(record, str):
+                raise self._text_fault("not the value of this key", at, where + record)
+            return record, at + len(text[:end].encode())
+
+
+def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
+    """A generator of the usual records from a place in data on; it returns where it stops, and how many have a name.
+
+    It takes ``data``, the place, and the number of records at most; ``both``: only what 2a and 2b read the same.
+    """
+    # Each run of numbers up to the next text or flag that matters is one unpack, if need be with bytes that turn out to
+    # be something else; what is too near the end of data for that is read by _read_exactly.
+    new = tuple.__new__
+    oldest, modern, borrows = layout == "1a", layout >= "1c", layout >= "3b"
+    binary = layout >= "2b" and not both
+    null, reference = (_MEMSCOPE_NULL, _MEMSCOPE_REFERENCE) if layout >= "2c" else (0, -1)
+    head = struct.Struct("<BIQQQI" if oldest else "<BIQQQBI").unpack_from
+    freed = struct.Struct("<QI").unpack_from
+    size_at = _U32.unpack_from
+    sizes_at = struct.Struct("<II").unpack_from
+    number_at = _U64.unpack_from
+    state = struct.Struct("<IIBB" if modern else "<IBB").unpack_from
+    state_of_stack = struct.Struct("<IBB").unpack_from
+    borrowed = struct.Struct("<BIIIB").unpack_from
+    lived = struct.Struct("<QBIIIB").unpack_from
+    cloned = struct.Struct("<BIBB").unpack_from
+    cloned_after = struct.Struct("<QBIBB").unpack_from
+    absent = bytes(14)
+    nothing = (None,) * 14
+    none = b""
+    names: Dict[bytes, str] = {}
+
+    def keep(piece: bytes) -> str:
+        """The text of a name that comes again and again."""
+        if len(names) > 4096:
+            names.clear()
+        return names.setdefault(piece, piece.decode())
+
+    def usual_records(data: bytes, at: int, most: int) -> Generator[Allocation, None, Tuple[int, int, int]]:
+        have = len(data)
+        done = named = start = 0
+        flag = length = 0
+        try:
+            while done < most:
+                start = at
+                dealloc = name = kind = scope = stack = lifetime = borrow = clone = None
+                leaked = owned = False
+                borrow_count = 0
+                if oldest:
+                    type, length, ptr, size, alloc, next_size = head(data, at)
+                    stop = at + 5 + length
+                    at += 33
+                else:
+                    type, length, ptr, size, alloc, flag, next_size = head(data, at)
+                    stop = at + 5 + length
+                    at += 34
+                    if flag:
+                        dealloc, next_size = freed(data, at - 4)
+                        at += 8
+                if type != 1 or flag > 1 or stop > have:
+                    break
+                if next_size != null:
+                    if next_size == reference:
+                        break
+                    name = data[at : at + next_size].decode()
+                    at += next_size
+                (next_size,) = size_at(data, at)
+                at += 4
+                if next_size != null:
+                    if next_size == reference:
+                        break
+                    piece = data[at : at + next_size]
+                    kind = names.get(piece)
+                    if kind is None:
+                        kind = keep(piece)
+                    at += next_size
+                if oldest:
+                    (next_size,) = size_at(data, at)
+                    at += 4
+                else:
+                    length, next_size = sizes_at(data, at)
+                    at += 8
+                    if length != null:
+                        if length == reference:
+                            break
+                        piece = data[at - 4 : at - 4 + length]
+                        scope = names.get(piece)
+                        if scope is None:
+                            scope = keep(piece)
+                        at += length
+                        (next_size,) = size_at(data, at - 4)
+                if next_size == reference:
+                    break
+                piece = data[at : at + next_size]
+                thread = names.get(piece)
+                if thread is None:
+                    thread = keep(piece)
+                at += next_size
+                if not oldest:
+                    if modern:
+                        depth, borrow_count, leaked, flag = state(data, at)
+                        at += 10
+                        if depth:
+                            frames = []
+                            at -= 6
+                            for _ in range(depth):
+                                (length,) = size_at(data, at)
+                                at += 4
+                                if length == reference or at > stop:
+                                    break
+                                frames.append(data[at : at + length].decode())
+                                at += length
+                            if len(frames) < depth:
+                                break
+                            stack = tuple(frames)
+                            borrow_count, leaked, flag = state_of_stack(data, at)
+                            at += 6
+                    else:
+                        borrow_count, leaked, flag = state(data, at)
+                        at += 6
+                    if leaked > 1 or flag > 1:
+                        break
+                    leaked = leaked == 1
+                    if borrows:
+                        if flag:
+                            lifetime, flag, immutable, mutable, most_borrows, last = lived(data, at)
+                            at += 9
+                        else:
+                            flag, immutable, mutable, most_borrows, last = borrowed(data, at)
+                            at += 1
+                        if not flag:
+                            flag, times, is_clone, original = cloned(data, at)
+                            at += 1
+                        else:
+                            if flag > 1 or last > 1:
+                                break
+                            if last:
+                                last, flag, times, is_clone, original = cloned_after(data, at + 13)
+                                at += 22
+                            else:
+                                last = None
+                                flag, times, is_clone, original = cloned(data, at + 13)
+                                at += 14
+                            borrow = new(BorrowInfo, (immutable, mutable, most_borrows, last))
+                        if flag:
+                            if flag > 1 or is_clone > 1 or original > 1:
+                                break
+                            at += 6
+                            if original:
+                                (original,) = number_at(data, at)
+                                at += 8
+                            else:
+                                original = None
+                            clone = new(CloneInfo, (times, is_clone == 1, original))
+                        flag = data[at]
+                        at += 1
+                        if flag > 1:
+                            break
+                        owned = flag == 1
+                    elif flag:
+                        (lifetime,) = number_at(data, at)
+                        at += 8
+                objects: Sequence[Any] = nothing
+                if modern and data[at : at + 14] != absent:
+                    objects = []
+                    for place in range(14):
+                        flag = data[at]
+                        at += 1
+                        if not flag:
+                            objects.append(None)
+                        elif flag > 1 or (both and place < 2):
+                            break
+                        elif place < 2 and binary:
+                            value, at = (_memscope_layout_at if place else _memscope_pointer_at)(data, at)
+                            objects.append(value)
+                        else:
+                            (length,) = size_at(data, at)
+                            if length == reference:
+                                break
+                            at += 4 + length
+                            objects.append(data[at - length : at].decode())
+                    if len(objects) < 14:
+                        break
+                elif modern:
+                    at += 14
+                if at != stop:
+                    break
+                values = (ptr, size, alloc, dealloc, name, kind, scope, thread)
+                state_of_it = (stack, borrow_count, leaked, lifetime, borrow, clone, owned)
+                record = new(Allocation, (*values, *state_of_it, *objects, None, None, none))
+                done += 1
+                if name is not None:
+                    named += 1
+                yield record
+            else:
+                start = at
+        except (struct.error, IndexError, ValueError):
+            pass
+        return start, done, named
+
+    return usual_records
+
+
+_MEMSCOPE_PLAIN_POINTER = struct.Struct("<QBIIBBBBB").unpack_from
+_MEMSCOPE_TRIPLE = struct.Struct("<QQQ").pack
+_MEMSCOPE_LAYOUT_START = struct.Struct("<QQI")
+_MEMSCOPE_FIELD_END = struct.Struct("<QQQB")
+_MEMSCOPE_NUMBER_SIZE = struct.Struct("<QI")
+_MEMSCOPE_NUMBERS_BYTE = struct.Struct("<QQB")
+_MEMSCOPE_FLOAT_SIZE = struct.Struct("<dI")
+_MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB")
+
+
+def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
+    """A smart pointer in its usual form, and where it ends; ValueError, IndexError or struct.error is another."""
+    pointer, flag, *sizes, is_weak, owner, gone, kind = _MEMSCOPE_PLAIN_POINTER(data, at)
+    if not (flag or any(sizes)) and is_weak < 2 and owner < 2 and gone < 2:
+        values: Tuple[Any, ...] = (
+            pointer,
+            None,
+            (),
+            (),
+            None,
+            is_weak == 1,
+            owner == 1,
+            gone == 1,
+            _MEMSCOPE_POINTERS[kind],
+        )
+        return tuple.__new__(SmartPointer, values), at + 22
+    at += 9
+    origin = weak = None
+    if flag:
+        (origin,) = _U64.unpack_from(data, at)
+        at += 8
+    (size,) = _U32.unpack_from(data, at)
+    at += 4
+    clones = _memscope_numbers(data, at, size)
+    at += 8 * size
+    (size,) = _U32.unpack_from(data, at)
+    at += 4
+    history: Tuple[RefCount, ...] = ()
+    if size:
+        counts = iter(_memscope_numbers(data, at, 3 * size))
+        history = tuple([tuple.__new__(RefCount, triple) for triple in zip(counts, counts, counts)])
+        at += 24 * size
+    has_weak = data[at]
+    at += 1
+    if has_weak:
+        (weak,) = _U64.unpack_from(data, at)
+        at += 8
+    is_weak, owner, gone, kind = data[at : at + 4]
+    if max(flag, has_weak, is_weak, owner, gone) > 1:
+        raise ValueError("a flag of another form")
+    values = (pointer, origin, clones, history, weak, is_weak == 1, owner == 1, gone == 1, _MEMSCOPE_POINTERS[kind])
+    return tuple.__new__(SmartPointer, values), at + 4
+
+
+def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
+    """So many u64."""
+    if not size:
+        return ()
+    if size > len(data) // 8:
+        raise ValueError("more numbers than there are bytes")
+    return struct.unpack_from(f"<{size}Q", data, at)
+
+
+def _memscope_layout_at(data: bytes, at: int) -> Tuple[MemoryLayout, int]:
+    """A memory layout in its usual form, and where it ends; raises the same."""
+    new = tuple.__new__
+    total, alignment, size = _MEMSCOPE_LAYOUT_START.unpack_from(data, at)
+    at += 20
+    fields = []
+    for _ in range(size):
+        name, at = _memscope_text_at(data, at)
+        kind, at = _memscope_text_at(data, at)
+        *numbers, padding = _MEMSCOPE_FIELD_END.unpack_from(data, at)
+        at += 25
+        if padding > 1:
+            raise ValueError("a flag of another form")
+        fields.append(new(FieldLayout, (name, kind, *numbers, padding == 1)))
+    padding, size = _MEMSCOPE_NUMBER_SIZE.unpack_from(data, at)
+    at += 12
+    places = []
+    for _ in range(size):
+        start, length, reason = _MEMSCOPE_NUMBERS_BYTE.unpack_from(data, at)
+        at += 17
+        text = ""
+        if reason == 3:
+            text, at = _memscope_text_at(data, at)
+        places.append(new(PaddingLocation, (start, length, new(PaddingReason, (_MEMSCOPE_REASONS[reason], text)))))
+    (ratio,) = _MEMSCOPE_FORMS["f64"].unpack_from(data, at)
+    advice, at = _memscope_texts_at(data, at + 8)
+    use, cache, waste, level = _MEMSCOPE_EFFICIENCY.unpack_from(data, at)
+    at += 25
+    savings = 0
+    suggestions: Tuple[str, ...] = ()
+    if level:
+        (savings,) = _U64.unpack_from(data, at)
+        at += 8
+        if level > 1:
+            suggestions, at = _memscope_texts_at(data, at)
+    potential = new(OptimizationPotential, (_MEMSCOPE_LEVELS[level], savings, suggestions))
+    flag = data[at]
+    at += 1
+    analysis = None
+    if flag:
+        analysis, at = _memscope_text_at(data, at)
+    if flag > 1:
+        raise ValueError("a flag of another form")
+    info = new(PaddingInfo, (padding, tuple(places), ratio, advice))
+    efficiency = new(LayoutEfficiency, (use, cache, waste, potential))
+    return new(MemoryLayout, (total, alignment, tuple(fields), info, efficiency, analysis)), at
+
+
+def _memscope_text_at(data: bytes, at: int) -> Tuple[str, int]:
+    (size,) = _U32.unpack_from(data, at)
+    at += 4 + size
+    if at > len(data):
+        raise ValueError("the text goes on")
+    return data[at - size : at].decode(), at
+
+
+def _memscope_texts_at(data: bytes, at: int) -> Tuple[Tuple[str, ...], int]:
+    (size,) = _U32.unpack_from(data, at)
+    at += 4
+    texts = []
+    for _ in range(size):
+        text, at = _memscope_text_at(data, at)
+        texts.append(text)
+    return tuple(texts), at
+
+
+# ---- memscope: Writer
+
+
+class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
+    """Writes a ``.memscope`` file, in layout 3c, which today's programs open, or in another (memscope 11).
+
+    ``mode`` is ``"full"``, ``"user"``, which leaves out records without a name, or ``"legacy"``, whose header counts
+    all records as the user's; layouts before 2d have none.  ``metrics`` adds the section ADVD, with what the original's
+    ``"default"`` or ``"comprehensive"`` configuration puts there.  The counts are filled in with every 500 records, by
+    ``flush`` and by ``close``, so the file must be seekable, unless a document or layout T is written.
+    """
+
+    format = "memscope"
+
+    def __init__(
+        self, file: WritableFile, *, layout: str = "3c", mode: Optional[str] = None, metrics: Optional[str] = None
+    ) -> None:
+        if layout not in MEMSCOPE_LAYOUTS:
+            raise ValueError(f"a layout is one of {', '.join(MEMSCOPE_LAYOUTS)}, not {layout!r}")
+        modes = ("full", "user", "legacy") if "2d" <= layout < "T" else (None,)
+        if mode not in (*modes, None):
+            raise ValueError(f"layout {layout} has no mode {mode!r}")
+        if metrics is not None and (metrics not in MEMSCOPE_METRICS_BITMAPS or not "2a" <= layout < "T"):
+            raise ValueError(f"layout {layout} has no metrics {metrics!r}")
+        self._set_layout(layout)
+        self._mode = mode or modes[0]
+        self._bitmap = MEMSCOPE_METRICS_BITMAPS[metrics] if metrics else None
+        self._lists: Tuple[List[bytes], List[bytes]] = ([], [])  # what the metrics will hold
+        self._document = False
+        self._begun = False
+        self._pieces: List[bytes] = []
+        self._total = self._named = 0
+        super().__init__(file)
+
+    def _set_layout(self, layout: str) -> None:
+        self._layout = layout
+        self._fields = _memscope_fields(layout)
+        held = {name for name, _ in self._fields}
+        usual = Allocation._field_defaults
+        self._missing = {name: usual[name] for name in usual if name not in held and name != "raw"}
+
+    def allocation(self, ptr: int, size: int, timestamp_alloc: int, **fields: Any) -> None:
+        """Write an allocation; ``fields`` are those of Allocation, by name."""
+        self.write(Allocation(ptr, size, timestamp_alloc, **fields))
+
+    def write_all(self, records: Iterable[Allocation]) -> None:
+        """Write records in order; what the layout cannot hold is a ValueError or TypeError."""
+        if self._closed:
+            raise ValueError("the writer is closed")
+        self._write_start()
+        # Usual records are encoded here, everything else, and what is wrong, by _record_bytes.
+        encode = _memscope_encoder(self._layout)
+        pieces = self._pieces
+        user_only = self._mode == "user"
+        for record in records:
+            piece = encode(record) if type(record) is Allocation else None
+            if piece is None:
+                piece = self._record_bytes(record)
+            if record.var_name is not None:
+                self._named += 1
+            elif user_only:
+                continue
+            if self._bitmap is not None:
+                self._collect(record)
+            pieces.append(piece)
+            self._total += 1
+            if len(pieces) >= 500:
+                self._put()
+
+    def _record_bytes(self, record: Allocation) -> bytes:
+        """Any record; raises ValueError or TypeError for what cannot be one here."""
+        if not isinstance(record, Allocation):
+            raise TypeError(f"not a record of memscope: {record!r}")
+        if record.raw:
+            return bytes(memoryview(record.raw))
+        if self._layout == "T":
+            return _memscope_members(record, first=not self._total).encode()
+        for name, usual in self._missing.items():
+            if getattr(record, name) != usual:
+                raise ValueError(f"layout {self._layout} has no {name}")
+        if record.stack_trace is not None and not record.stack_trace:
+            raise ValueError("an empty stack_trace cannot be told from none")  # erratum 8
+        parts = []
+        for name, type in self._fields:
+            value = getattr(record, name)
+            if type == "?" + name and isinstance(value, str):
+                if self._document and self._layout == "2b":
+                    type = "?json"  # a file of layout 2a, which began like one of 2b
+                else:
+                    value = _memscope_from_json(type, record.slot(name))
+            elif type == "?json":
+                value = _memscope_json(value)
+            parts.append(
+                _memscope_write_value(name, type, () if value is None and type == "*sstr" else value, self._layout)
+            )
+        data = b"".join(parts)
+        return b"\1" + _U32.pack(_unsigned("Length", len(data), 32)) + data
+
+    def _collect(self, record: Allocation) -> None:
+        """Keep what the metrics say of a record."""
+        if record.lifetime_ms is not None:
+            metric = LifecycleMetric(record.ptr, record.lifetime_ms, record.lifecycle_tracking)
+            self._lists[0].append(_memscope_write_value("lifecycle", "lifecycle", metric, self._layout))
+        layout = record.slot_text("memory_layout")
+        if layout is not None:
+            metric_of_layout = JsonMetric(record.ptr, layout)
+            self._lists[1].append(_memscope_write_value("container", "container", metric_of_layout, self._layout))
+
+    def _header(self) -> bytes:
+        user, system, mode = self._named & 0xFFFF, self._total - (self._named & 0xFFFF) & 0xFFFF, self._mode == "full"
+        if self._mode == "legacy":
+            user, system = self._total & 0xFFFF, 0
+        version = int(self._layout[0])
+        start = (MEMSCOPE_MAGIC, version, self._total)
+        features = 3 if self._layout == "3c" and self._mode != "legacy" else 0
+        rest = {1: (), 2: (mode, user, system, 0, 0), 3: (mode, user, system, features, 0, 0, 0, 0)}
+        return _pack(_memscope_header(self._layout), (*start, *rest[version if self._mode else 1]))
+
+    def _begin(self, header: MemscopeHeader, tables: Mapping[str, Any]) -> None:
+        """Start with the header of a document; the tables are ``layout`` and ``string_block``."""
+        if self._closed or self._begun:
+            raise ValueError("a document is the first thing written")
+        layout = tables.get("layout")
+        if layout not in MEMSCOPE_LAYOUTS:
+            raise ValueError(f"the layout is one of {', '.join(MEMSCOPE_LAYOUTS)}, not {layout!r}")
+        start = b"" if layout == "T" else _memscope_write_header(header, layout)
+        if "2c" <= layout < "T":
+            block = tables.get("string_block")
+            start += _MEMSCOPE_NO_STRINGS if block is None else block
+        self._set_layout(layout)
+        self._mode = self._bitmap = None
+        self._document = self._begun = True
+        self._pieces.append(start)
+
+    def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
+        """Write the metrics, or the end of T's list, and the tail."""
+        metrics = tables.get("advanced_metrics")
+        if metrics is not None:
+            self._pieces.append(bytes(memoryview(metrics.raw)) or _memscope_write_metrics(metrics, self._layout))
+        if self._layout == "T":
+            self._end_list(tables.get("text_end"))
+        self._put()
+        self._sink.write(tail)
+
+    def _write_start(self) -> None:
+        if not self._begun:
+            if self._layout != "T":
+                if not self._sink.seekable:
+                    raise ValueError("the counts are filled in later: the file must be seekable")
+                self._pieces.append(self._header() + (_MEMSCOPE_NO_STRINGS if self._layout >= "2c" else b""))
+            self._begun = True
+
+    def _put(self) -> None:
+        """Write the pieces, and the counts."""
+        self._sink.write(b"".join(self._pieces))
+        self._pieces.clear()
+        if not self._document and self._layout != "T":
+            self._sink.patch(0, self._header())
+
+    def _end_list(self, end: Optional[bytes]) -> None:
+        self._pieces.append((b"\n]" if self._total else b"[]") if end is None else end)
+
+    def flush(self) -> None:
+        """Hand what has been written to the operating system, with its counts."""
+        self._write_start()
+        self._put()
+        super().flush()
+
+    def _finish(self) -> None:
+        if self._document:
+            return
+        self._write_start()
+        if self._bitmap is not None:
+            data = b"".join([_U32.pack(len(entries)) + b"".join(entries) for entries in self._lists])
+            self._pieces.append(_pack(MEMSCOPE_METRICS, (b"ADVD", 16 + len(data), self._bitmap, 0)) + data)
+        if self._layout == "T":
+            self._end_list(None)
+        self._put()
+
+
+def _memscope_write_header(header: MemscopeHeader, layout: str) -> bytes:
+    """The bytes of a header; raises ValueError or TypeError for what its layout cannot hold."""
+    form = _memscope_header(layout)
+    names = [field.name for field in form.fields[1:]]
+    wrong = [name for name, value in header._asdict().items() if (value is None) != (name not in names)]
+    if wrong:
+        has = "a" if getattr(header, wrong[0]) is None else "no"
+        raise ValueError(f"a header of layout {layout} has {has} {wrong[0]}")
+    return _pack(form, (MEMSCOPE_MAGIC, *[getattr(header, name) for name in names]))
+
+
+def _memscope_write_metrics(metrics: AdvancedMetrics, layout: str) -> bytes:
+    parts = []
+    for bit, name in enumerate(_MEMSCOPE_LISTS):
+        entries = getattr(metrics, name)
+        if (entries is None) == bool(metrics.metrics_bitmap >> bit & 1):
+            raise ValueError(f"metrics_bitmap does not tell whether there is a list {name}")
+        if entries is not None:
+            parts.append(_memscope_write_value(name, "*" + name, entries, layout))
+    head = (b"ADVD", metrics.segment_size, metrics.metrics_bitmap, metrics.reserved)
+    return _pack(MEMSCOPE_METRICS, head) + b"".join(parts)
+
+
+def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> bytes:
+    """A value of any type; raises ValueError or TypeError, with its name, for what cannot be one."""
+    if type in ("u32", "u64"):
+        return _MEMSCOPE_FORMS[type].pack(_unsigned(name, value, int(type[1:])))
+    if type[0] == "?":
+        return b"\0" if value is None else b"\1" + _memscope_write_value(name, type[1:], value, layout)
+    if type[0] == "*":
+        parts = [_memscope_write_value(name, type[1:], item, layout) for item in value]
+        return _U32.pack(len(parts)) + b"".join(parts)
+    kind: Any = {"f64": float, "bool": bool, "flag": bool}.get(type) or _MEMSCOPE_CLASSES.get(type, str)
+    if not isinstance(value, kind) and not (type == "ostr" and value is None):
+        raise TypeError(f"{name} is not of type {kind.__name__}: {value!r}")
+    if type == "f64":
+        return _MEMSCOPE_FORMS[type].pack(value)
+    if kind is bool:
+        return b"\1" if value else b"\0"
+    if type in _MEMSCOPE_STRUCTURES:
+        fields = _MEMSCOPE_STRUCTURES[type]
+        return b"".join([_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields])
+    if type in _MEMSCOPE_CHOICES:
+        names = [choice for choice, _ in _MEMSCOPE_CHOICES[type]]
+        choice = value if kind is str else value.kind
+        if choice not in names:
+            raise ValueError(f"{name} is one of {', '.join(names)}, not {choice!r}")
+        fields = _MEMSCOPE_CHOICES[type][names.index(choice)][1]
+        held = [field for field, _ in fields]
+        for field, usual in () if kind is str else value._field_defaults.items():
+            if field not in ("kind", *held) and getattr(value, field) != usual:
+                raise ValueError(f"{name} of kind {choice} has no {field}")
+        parts = [_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields]
+        return bytes([names.index(choice)]) + b"".join(parts)
+    if value is None:
+        return _U32.pack(_MEMSCOPE_NULL if layout >= "2c" else 0)
+    data = _encode_text(value)
+    if layout >= "2c":
+        if len(data) == _MEMSCOPE_REFERENCE and type not in ("pstr", "plain_json"):
+            raise ValueError(f"{name} is of 65535 bytes, which cannot be told from a reference")  # memscope 12
+    elif type == "ostr" and not data:
+        raise ValueError(f"an empty {name} cannot be told from none in layout {layout}")  # erratum 8
+    return _U32.pack(_unsigned(f"the size of {name}", len(data), 32)) + data
+
+
+def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
+    """What gives the bytes of a usual record, and None for an unusual one, as all are in layouts 1a and 1b."""
+    if not "1c" <= layout < "T":
+        return lambda _record: None
+    borrows, all_json = layout >= "3b", layout in _MEMSCOPE_JSON_ONLY
+    start = struct.Struct("<BIQQQ").pack
+    time = struct.Struct("<BQ").pack
+    present = struct.Struct("<BI").pack
+    state = struct.Struct("<IBB").pack
+    state_alive = struct.Struct("<IBBQ").pack
+    borrowed = struct.Struct("<BIIIB").pack
+    borrowed_at = struct.Struct("<BIIIBQ").pack
+    cloned = struct.Struct("<BIBB").pack
+    cloned_from = struct.Struct("<BIBBQ").pack
+    bare = (*(None,) * 16, b"")  # from smart_pointer_info on
+    absent = bytes(14)
+    names: Dict[Optional[str], bytes] = {}
+    none = _U32.pack(_MEMSCOPE_NULL if layout >= "2c" else 0)
+
+    def encode(record: Any) -> Optional[bytes]:
+        ptr, size, alloc, dealloc, name, kind, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
+        rest = record[15:]
+        if type(thread) is not str or type(leaked) is not bool:
+            return None
+        try:
+            data = b""
+            for text in (name, kind, scope, thread):
+                piece = names.get(text) or keep(text)
+                if not piece:
+                    return None
+                data += piece
+            if not stack:
+                if stack is not None:
+                    return None
+                data += b"\0\0\0\0"
+            else:
+                data += _U32.pack(len(stack)) + b"".join([sized(frame) for frame in stack])
+            if lifetime is None:
+                data += state(borrow_count, leaked, 0)
+            else:
+                data += state_alive(borrow_count, leaked, 1, lifetime)
+            if borrows:
+                borrow, clone, owned = record[12:15]
+                if borrow is None:
+                    data += b"\0"
+                else:
+                    immutable, mutable, most, last = borrow
+                    if last is None:
+                        data += borrowed(1, immutable, mutable, most, 0)
+                    else:
+                        data += borrowed_at(1, immutable, mutable, most, 1, last)
+                if clone is None:
+                    data += b"\0"
+                else:
+                    times, is_clone, original = clone
+                    if type(is_clone) is not bool:
+                        return None
+                    if original is None:
+                        data += cloned(1, times, is_clone, 0)
+                    else:
+                        data += cloned_from(1, times, is_clone, 1, original)
+                if type(owned) is not bool:
+                    return None
+                data += b"\1" if owned else b"\0"
+            elif record[12:15] != (None, None, False):
+                return None
+            if rest == bare:
+                data += absent
+            else:
+                pointer, memory, *slots, drop, path, raw = rest
+                if raw or drop is not None or path is not None:
+                    return None
+                parts = [b"", data]  # the start comes last, when the length is known
+                if all_json:
+                    slots = [pointer, memory, *slots]
+                else:
+                    parts.append(b"\0" if pointer is None else b"\1" + _memscope_pointer_bytes(pointer))
+                    parts.append(b"\0" if memory is None else b"\1" + _memscope_layout_bytes(memory))
+                for slot in slots:
+                    if slot is None:
+                        parts.append(b"\0")
+                    else:
+                        text = slot.encode("utf-8", "surrogateescape")
+                        if len(text) == _MEMSCOPE_REFERENCE:
+                            return None
+                        parts += (present(1, len(text)), text)
+                length = sum(map(len, parts))
+                parts[0] = start(1, length + 25, ptr, size, alloc) + b"\0"
+                if dealloc is not None:
+                    parts[0] = start(1, length + 33, ptr, size, alloc) + time(1, dealloc)
+                return b"".join(parts)
+            if dealloc is None:
+                return start(1, 25 + len(data), ptr, size, alloc) + b"\0" + data
+            return start(1, 33 + len(data), ptr, size, alloc) + time(1, dealloc) + data
+        except (struct.error, TypeError, ValueError, AttributeError):
+            return None  # _record_bytes tells what is wrong
+
+    def keep(text: Optional[str]) -> bytes:
+        """The bytes of a name, kept for the next of its like; none of an unusual one."""
+        if len(names) > 4096:
+            names.clear()
+        if text is None:
+            return none
+        piece = sized(text)
+        usual = len(piece) > 4 or layout >= "2c"
+        return names.setdefault(text, piece) if usual else b""
+
+    def sized(text: str) -> bytes:
+        data = text.encode("utf-8", "surrogateescape")
+        if len(data) == _MEMSCOPE_REFERENCE:
+            raise ValueError("a text of 65535 bytes")
+        return _U32.pack(len(data)) + data
+
+    return encode
+
+
+def _memscope_pointer_bytes(pointer: SmartPointer) -> bytes:
+    """The bytes of a usual smart pointer; TypeError, ValueError, AttributeError or struct.error: it is another."""
+    clones, history = pointer.clones, pointer.ref_count_history
+    flags = (pointer.is_weak_reference, pointer.is_data_owner, pointer.is_implicitly_deallocated)
+    if not all(flag is True or flag is False for flag in flags):
+        raise TypeError("a flag that is no bool")
+    origin, weak = pointer.cloned_from, pointer.weak_count
+    parts = [
+        _U64.pack(pointer.data_ptr),
+        b"\0" if origin is None else b"\1" + _U64.pack(origin),
+        struct.pack(f"<I{len(clones)}Q", len(clones), *clones) if clones else b"\0\0\0\0",
+        _U32.pack(len(history)) if history else b"\0\0\0\0",
+        *[_MEMSCOPE_TRIPLE(*counts) for counts in history],
+        b"\0" if weak is None else b"\1" + _U64.pack(weak),
+        bytes([*flags, _MEMSCOPE_POINTERS.index(pointer.pointer_type)]),
+    ]
+    return b"".join(parts)
+
+
+def _memscope_layout_bytes(layout: MemoryLayout) -> bytes:
+    """The same of a usual memory layout."""
+    total, alignment, fields, info, efficiency, analysis = layout
+    parts = [_MEMSCOPE_LAYOUT_START.pack(total, alignment, len(fields))]
+    for name, kind, offset, size, field_alignment, padding in fields:
+        if type(padding) is not bool:
+            raise TypeError("a flag that is no bool")
+        numbers = _MEMSCOPE_FIELD_END.pack(offset, size, field_alignment, padding)
+        parts += (_memscope_texts_bytes((name, kind)), numbers)
+    parts.append(_MEMSCOPE_NUMBER_SIZE.pack(info.total_padding_bytes, len(info.padding_locations)))
+    for start, size, (reason, text) in info.padding_locations:
+        parts.append(_MEMSCOPE_NUMBERS_BYTE.pack(start, size, _MEMSCOPE_REASONS.index(reason)))
+        if reason == "Other":
+            parts.append(_memscope_texts_bytes((text,)))
+        elif text:
+            raise ValueError("a text that is not stored")
+    advice = info.optimization_suggestions
+    parts += (_MEMSCOPE_FLOAT_SIZE.pack(info.padding_ratio, len(advice)), _memscope_texts_bytes(advice))
+    use, cache, waste, (kind, savings, suggestions) = efficiency
+    level = _MEMSCOPE_LEVELS.index(kind)
+    parts.append(_MEMSCOPE_EFFICIENCY.pack(use, cache, waste, level))
+    if level:
+        parts.append(_U64.pack(savings))
+    if level > 1:
+        parts += (_U32.pack(len(suggestions)), _memscope_texts_bytes(suggestions))
+    elif suggestions or (savings and not level):
+        raise ValueError("suggestions that are not stored")
+    parts.append(b"\0" if analysis is None else b"\1" + _memscope_texts_bytes((analysis,)))
+    return b"".join(parts)
+
+
+def _memscope_texts_bytes(texts: Iterable[str]) -> bytes:
+    return b"".join([_U32.pack(len(data)) + data for data in map(_encode_text, texts)])
+
+
+# ---- memscope: semantics
+
+_MEMSCOPE_FOREIGN = ("CStr", "c_void", "extern ")  # in types that come from C
+_MEMSCOPE_SIZE_CLASSES = (100, 1024, 10_240, 102_400)  # bytes; the bounds of upstream's dashboard (memscope 13)
+_MEMSCOPE_LARGE = 1 << 20  # bytes above which a size is a risk
+
+
+def memscope_path(name: str, *, like_upstream: bool = False) -> str:
+    """Where an export of this name is to be found: as the guide promises, or as the program does it (erratum 1).
+
+    The program replaces what it takes for an extension: ``run.v2`` becomes ``run``.
+
+    >>> memscope_path("run.v2"), memscope_path("run.v2", like_upstream=True)
+    ('MemoryAnalysis/run.v2/run.v2.memscope', 'MemoryAnalysis/run.memscope')
+    """
+    path = name.removesuffix(".memscope")
+    folder, slash, file = path.rpartition("/")
+    if like_upstream and "." in file[1:]:
+        file = file.rpartition(".")[0]
+    if file in ("", ".", ".."):
+        raise ValueError(f"not the name of an export: {name!r}")
+    return f"MemoryAnalysis/{folder}{slash}{file}" + ("" if like_upstream else f"/{file}") + ".memscope"
+
+
+def memscope_description(header: MemscopeHeader, size: int) -> str:
+    """The line of upstream's ``detect_binary_type`` about a file of ``size`` bytes (memscope 13).
+
+    >>> memscope_description(MemscopeHeader(3, 52, 1, 10, 42), 6700)
+    'Full binary (52 total allocations: 10 user + 42 system, 6 KB)'
+    """
+    kilobytes = f"{size // 1024} KB"
+    if header.export_mode == 1:
+        users = f"{header.user_count} user + {header.system_count} system"
+        return f"Full binary ({header.total_count} total allocations: {users}, {kilobytes})"
+    kind = "Binary" if header.export_mode is None else "User-only binary"
+    return f"{kind} ({header.total_count} total allocations, {kilobytes})"
+
+
+def memscope_category(type_name: Optional[str]) -> str:
+    """What upstream's converter sorts types by; ``unknown`` without a name (memscope 13, complex_types).
+
+    >>> memscope_category("alloc::vec::Vec<u8>"), memscope_category("alloc::string::String"), memscope_category("u8")
+    ('generic', 'module_type', 'primitive')
+    """
+    if type_name is None:
+        return "unknown"
+    if "<" in type_name and ">" in type_name:
+        return "generic"
+    if type_name.startswith(("Vec", "HashMap")):
+        return "collection"
+    return "module_type" if "::" in type_name else "primitive"
+
+
+class MemscopeUse(NamedTuple):
+    """Records that have something in common, ``name``: how many, and their bytes.
+
+    ``active`` of them are not freed, ``leaked`` carry that flag; the last three are sizes in bytes.
+    """
+
+    name: Optional[str]
+    records: int
+    bytes: int
+    active: int
+    active_bytes: int
+    leaked: int
+    leaked_bytes: int
+    smallest: int
+    largest: int
+    average: float
+
+
+class MemscopeLifetimes(NamedTuple):
+    """The lifetimes that records tell, in milliseconds; 1 is what the tracker gives where it measured none."""
+
+    records: int
+    min_ms: int
+    max_ms: int
+    average_ms: float
+
+
+class MemscopeRisk(NamedTuple):
+    """A risk, and the records of one type and variable that run it (memscope 13, the converter's risk list)."""
+
+    severity: str  # high, medium, low
+    risk: str
+    type_name: Optional[str]
+    var_name: Optional[str]
+    records: int
+    bytes: int
+
+
+class MemscopeAnalysis(NamedTuple):
+    """What a snapshot adds up to; sums are exact, where upstream's wrap.
+
+    Uses are sorted by bytes, the largest first.  ``by_generic_type`` takes what stands before the ``<`` of generic
+    types, ``by_size`` upstream's five classes in order.  Times are nanoseconds since 1970, 0 without records.
+    """
+
+    total: MemscopeUse
+    named: int
+    first_alloc_ns: int
+    last_alloc_ns: int
+    lifetimes: MemscopeLifetimes
+    by_scope: Tuple[MemscopeUse, ...]
+    by_thread: Tuple[MemscopeUse, ...]
+    by_type: Tuple[MemscopeUse, ...]
+    by_generic_type: Tuple[MemscopeUse, ...]
+    by_category: Tuple[MemscopeUse, ...]
+    by_size: Tuple[MemscopeUse, ...]
+    risks: Tuple[MemscopeRisk, ...]
+
+
+def memscope_risks(record: Allocation) -> List[Tuple[str, str]]:
+    """The risks of one record, each with its severity, by what the record itself tells."""
+    found = []
+    if record.is_leaked:
+        found.append(("high", "leaked"))
+    type_name = record.type_name or ""
+    if "*const " in type_name or "*mut " in type_name:
+        found.append(("high", "raw pointer"))
+    if record.size > _MEMSCOPE_LARGE:
+        found.append(("medium", "over 1 MiB"))
+    if (record.borrow_count or 0) > 10:
+        found.append(("medium", "over 10 borrows"))
+    if any(part in type_name for part in _MEMSCOPE_FOREIGN):
+        found.append(("medium", "foreign type"))
+    if record.lifetime_ms == 0:
+        found.append(("low", "lifetime of 0 ms"))
+    return found
+
+
+_MemscopeKey = Tuple[Optional[str], Optional[str], Optional[str], int]  # scope, thread, type, size class
+
+
+def memscope_analysis(reader: Iterable[Allocation]) -> MemscopeAnalysis:
+    """Read all, or take any records, and add them up; what is kept grows with scopes, threads, types and risks."""
+    groups: Dict[_MemscopeKey, List[int]] = {}
+    risks: Dict[Tuple[str, str, Optional[str], Optional[str]], List[int]] = {}
+    lived = lived_ms = longest_ms = 0
+    shortest_ms = _U64_MAX
+    named, first, last = 0, _U64_MAX, 0
+    under_100, under_1k, under_10k, under_100k = _MEMSCOPE_SIZE_CLASSES
+    for record in reader:
+        size, time_ns, freed = record.size, record.timestamp_alloc, record.timestamp_dealloc
+        place = 0 if size < under_100 else 1 if size < under_1k else 2 if size < under_10k else 3 + (size >= under_100k)
+        key = record.scope_name, record.thread_id, record.type_name, place
+        numbers = groups.get(key)
+        if numbers is None:
+            numbers = groups[key] = [0, 0, 0, 0, 0, 0, size, size]
+        numbers[0] += 1
+        numbers[1] += size
+        if freed is None:
+            numbers[2] += 1
+            numbers[3] += size
+        if record.is_leaked:
+            numbers[4] += 1
+            numbers[5] += size
+        if size < numbers[6]:
+            numbers[6] = size
+        elif size > numbers[7]:
+            numbers[7] = size
+        if record.var_name is not None:
+            named += 1
+        if time_ns < first:
+            first = time_ns
+        if time_ns > last:
+            last = time_ns
+        lifetime = record.lifetime_ms
+        if lifetime is not None:
+            lived += 1
+            lived_ms += lifetime
+            shortest_ms = min(shortest_ms, lifetime)
+            longest_ms = max(longest_ms, lifetime)
+        for severity, risk in memscope_risks(record):
+            sums = risks.setdefault((severity, risk, record.type_name, record.var_name), [0, 0])
+            sums[0] += 1
+            sums[1] += size
+    generic = {key: numbers for key, numbers in groups.items() if memscope_category(key[2]) == "generic"}
+    bounds = [f"below {bound:,}" for bound in _MEMSCOPE_SIZE_CLASSES] + [f"{under_100k:,} and more"]
+    sizes = {use.name: use for use in _memscope_uses(groups, lambda key: bounds[key[3]])}
+    (total,) = _memscope_uses(groups, lambda _: None) or (MemscopeUse(None, 0, 0, 0, 0, 0, 0, 0, 0, 0.0),)
+    return MemscopeAnalysis(
+        total,
+        named,
+        min(first, last),
+        last,
+        MemscopeLifetimes(lived, min(shortest_ms, longest_ms), longest_ms, lived_ms / max(lived, 1)),
+        _memscope_uses(groups, lambda key: key[0]),
+        _memscope_uses(groups, lambda key: key[1]),
+        _memscope_uses(groups, lambda key: key[2]),
+        _memscope_uses(generic, lambda key: cast("str", key[2]).partition("<")[0]),
+        _memscope_uses(groups, lambda key: memscope_category(key[2])),
+        tuple([sizes[name] for name in bounds if name in sizes]),
+        tuple(
+            sorted(
+                [MemscopeRisk(*key, *sums) for key, sums in risks.items()],
+                key=lambda one: (
+                    ("high", "medium", "low").index(one.severity),
+                    -one.bytes,
+                    -one.records,
+                    one.risk,
+                    one.type_name or "",
+                    one.var_name or "",
+                ),
+            )
+        ),
+    )
+
+
+def _memscope_uses(
+    groups: Mapping[_MemscopeKey, List[int]], name: Callable[[_MemscopeKey], Optional[str]]
+) -> Tuple[MemscopeUse, ...]:
+    """The sums of the groups of one name."""
+    uses: Dict[Optional[str], List[int]] = {}
+    for key, numbers in groups.items():
+        sums = uses.setdefault(name(key), [0, 0, 0, 0, 0, 0, *numbers[6:]])
+        sums[:] = [*map(sum, zip(sums[:6], numbers)), min(sums[6], numbers[6]), max(sums[7], numbers[7])]
+    made = [MemscopeUse._make((key, *sums, sums[1] / sums[0])) for key, sums in uses.items()]
+    return tuple(sorted(made, key=lambda use: (-use.bytes, -use.records, use.name or "")))
+
+
 # ==== 6. Registry: FORMATS, detect, open, explain =====================================================
 
 
@@ -6273,6 +11405,47 @@ FORMATS: Dict[str, Format] = {
         (Descriptor, Thread, ContextSwitch, Block, Value, Bookmark),
         {"end_marks": Optional[int]},
     ),
+    "mb": Format(
+        "mb",
+        "time series and page maps of the Memory Dump application",
+        (".mb",),
+        lambda prefix: prefix.startswith(MB_MAGIC),
+        MbReader,
+        MbWriter,
+        _explain_mb,
+        MbHeader,
+        (Series, Point),
+        {"strings": Tuple[str, ...], "series_count": Optional[int], "start": Optional[bytes]},
+    ),
+    "mb-json": Format(
+        "mb-json",
+        "time series and page maps of the Memory Dump application, as JSON",
+        (".json",),
+        _is_mb_json,
+        MbJsonReader,
+        MbJsonWriter,
+        _explain_mb_json,
+        MbJsonHeader,
+        (Series, Point),
+        {"end": Optional[str]},
+    ),
+    "memscope": Format(
+        "memscope",
+        "allocations of memscope-rs, a memory tracker for Rust",
+        (".memscope",),
+        lambda prefix: prefix.startswith(MEMSCOPE_MAGIC) or _json_start(prefix) == "ptr",
+        MemscopeReader,
+        MemscopeWriter,
+        _explain_memscope,
+        MemscopeHeader,
+        (Allocation,),
+        {
+            "layout": str,
+            "string_block": Optional[bytes],
+            "text_end": Optional[bytes],
+            "advanced_metrics": Optional[AdvancedMetrics],
+        },
+    ),
 }
 
 _PREFIX = 4096  # bytes that detection looks at
@@ -6335,6 +11508,34 @@ def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["prof"
 
 @overload
 def open(file: WritableFile, mode: Literal["w"], format: Literal["prof"], **options: Any) -> ProfWriter: ...
+
+
+@overload
+def open(file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["mb"], **options: Any) -> MbReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["mb"], **options: Any) -> MbWriter: ...
+
+
+@overload
+def open(
+    file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["mb-json"], **options: Any
+) -> MbJsonReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["mb-json"], **options: Any) -> MbJsonWriter: ...
+
+
+@overload
+def open(
+    file: ReadableFile, mode: Literal["r"] = "r", *, format: Literal["memscope"], **options: Any
+) -> MemscopeReader: ...
+
+
+@overload
+def open(file: WritableFile, mode: Literal["w"], format: Literal["memscope"], **options: Any) -> MemscopeWriter: ...
 
 
 @overload
@@ -6956,6 +12157,701 @@ def _prof_switches_json(tree: ProfTree) -> List[str]:
     ]
 
 
+_MB_LOSSES: Rules = dict.fromkeys(
+    (
+        "bytes that are not UTF-8 become U+FFFD, as the application reads them",
+        "a leading U+FEFF is left out, as the application reads it",
+        "a lone surrogate becomes U+FFFD",
+        "not a number that JSON has: null",
+        "an id of zeros: the application will make one up",
+        "runs that free ranges do not tell again",
+        "occupancy is rounded to 32 bits",
+        "an occupancy of -1 stands for none",
+        "free ranges that are not whole units of 8 bytes in order",
+        "a page with nothing but a size: free in the application's totals of JSON, used in .mb",
+        "a size of 2^32 or more is written modulo 2^32, as the application does",
+        "a timestamp that is not a number",
+    ),
+    ("note", "lossy"),
+)
+
+
+class _MbLosses:
+    """Counts what a conversion loses, to be told on stderr."""
+
+    def __init__(self, format: str) -> None:
+        self._problems = _Problems(format, _MB_LOSSES, strict=False, recover=False)
+        self._series = self._point = -1
+        self._texts: Dict[str, str] = {}
+
+    def add(self, rule: str, where: str) -> None:
+        """Count one in the record that is being converted."""
+        point = f".data[{self._point}]" if self._point >= 0 else ""
+        self._problems.add(rule, 0, f"series[{self._series}]{point}{where}")
+
+    def enter(self, record: MbRecord) -> None:
+        """The record that comes next."""
+        if type(record) is Series:
+            self._series += 1
+            self._point = -1
+        else:
+            self._point += 1
+
+    def look(self, page: Page, runs: Sequence[int]) -> None:
+        """A page that becomes a list of free ranges."""
+        if sum(runs) != -(-page[0] // _MB_UNIT) or 0 in runs[1:]:
+            self.add("runs that free ranges do not tell again", ".meta.memory")
+        if page[1] is not None and not -_INFINITY < page[1] < _INFINITY:
+            self.add("not a number that JSON has: null", ".meta.memory")
+
+    def tell(self, file: str) -> None:
+        """Print what there is, a line for each kind."""
+        for one in self._problems.list():
+            times = f" ({one.times:,} times)" if one.times > 1 else ""
+            _complain(f"{file}: lost: {one.where}: {one.message}{times}")
+
+    def text(self, text: str, where: str, *, like_reader: bool) -> str:
+        """Text as it arrives: ``like_reader`` from .mb, as the application reads it, else from JSON."""
+        known = self._texts.get(text)
+        if known == text:
+            return text
+        made = text
+        if like_reader:
+            made = _encode_text(text).decode("utf-8", "replace")
+            if made != text:
+                self.add("bytes that are not UTF-8 become U+FFFD, as the application reads them", where)
+            if made.startswith("\ufeff"):
+                made = made[1:]
+                self.add("a leading U+FEFF is left out, as the application reads it", where)
+        else:
+            made = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            if made != text:
+                self.add("a lone surrogate becomes U+FFFD", where)
+        if len(self._texts) > 4096:
+            self._texts.clear()
+        if made == text:
+            self._texts[text] = made
+        return made
+
+
+class _Pieces:
+    """A file that keeps what is written until it is taken."""
+
+    def __init__(self) -> None:
+        self._pieces: List[bytes] = []
+        self.write = self._pieces.append
+
+    def take(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
+
+def _mb_to_json(reader: MbReader, options: _Options) -> Iterator[bytes]:
+    """The application's JSON export of what it reads (mb 3.1), with ``--bitmap`` in the form of its guide."""
+    losses = _MbLosses(reader.format)
+    made = _Pieces()
+    writer = MbJsonWriter(made, bitmap=options.bitmap)
+    writer._look = losses.look
+    pieces: List[str] = []
+    size = 0
+    for record in reader:
+        losses.enter(record)
+        piece = writer._piece(_mb_for_json(record, losses))
+        pieces.append(piece)
+        size += len(piece)
+        if size > _CHUNK:
+            writer._put(pieces)
+            yield made.take()
+            size = 0
+    writer._put(pieces)
+    writer.close()
+    yield made.take()
+    losses.tell(options.file)
+
+
+def _mb_for_json(record: MbRecord, losses: _MbLosses) -> MbRecord:
+    """A record of .mb with what the application's reader makes of its texts, and without its bytes."""
+    if type(record) is Series:
+        if not any(record.id):
+            losses.add("an id of zeros: the application will make one up", ".id")
+        title = losses.text(record.name, ".name", like_reader=True)
+        return record._replace(name=title, color=losses.text(record.color, ".color", like_reader=True), raw=b"")
+    time, value, name, id, has_meta, event, types, raw = cast("Point", record)
+    if not (-_INFINITY < time < _INFINITY and -_INFINITY < value < _INFINITY):
+        losses.add("not a number that JSON has: null", ".value" if time - time == 0 else ".timestamp")
+    if name is None and not has_meta and not raw:
+        return record
+    if name is not None:
+        name = losses.text(name, ".name", like_reader=True)
+    if event is not None:
+        event = losses.text(event, ".meta.event", like_reader=True)
+    if types:
+        titles = [losses.text(one.name, ".meta.memory", like_reader=True) for one in types]
+        types = tuple([one._replace(name=title) for one, title in zip(types, titles)])
+    return tuple.__new__(Point, (time, value, name, id, has_meta, event, types, b""))
+
+
+def _mb_json_to_json(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:
+    """What the application's export writes of what its import reads: five keys of a series, all of a point (mb 3)."""
+    made = _Pieces()
+    writer = MbJsonWriter(made)
+    for record in reader:
+        if type(record) is Series:
+            writer.write(record._replace(raw=b""))
+        else:
+            point = cast("Point", record)
+            text = _mb_json_imported(point, bitmap=options.bitmap)
+            writer.write(point._replace(raw=(writer._comma + text).encode("utf-8", "backslashreplace")))
+        yield made.take()
+    writer.close()
+    yield made.take()
+    _mb_tell_losses(options.file, (problem for problem in reader.problems if ".data" not in problem.where))
+
+
+def _mb_tell_losses(file: str, problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        if problem.code == "lossy":
+            _complain(f"{file}: {_problem_text(problem)}")
+
+
+def _mb_json_imported(point: Point, *, bitmap: bool) -> str:
+    """The JSON of a point after import, which computes the totals of a snapshot anew."""
+    value = _mb_json_object(point)
+    memory = _mb_json_memory(value)
+    if memory is not None:
+        memory["conclusion"] = _mb_conclusion_json(_mb_json_totals(memory))
+        for one, made in zip(memory["pageTypes"] if bitmap else (), point.page_types or ()):
+            for page, record in zip(one["pages"], made.pages):
+                page.pop("freeList", None)
+                page["bitmap"] = record.run_stream.hex()
+    elif isinstance(value.get("meta"), dict) and isinstance(value["meta"].get("memory"), dict):
+        value["meta"]["memory"].pop("conclusion", None)
+    return _js_json(value)
+
+
+def _mb_conclusion_json(found: MbConclusion) -> Dict[str, Any]:
+    names = (
+        "totalPageCount",
+        "totalSize",
+        "totalUsedSize",
+        "overallSurvivalRate",
+        "emptyPageCount",
+        "totalEmptySize",
+    )
+    types = [
+        {"name": one.name, "count": float(one.page_count), "survivalRate": one.survival_rate}
+        for one in found.type_stats
+    ]
+    return {**dict(zip(names, map(float, found[:6]))), "typeStats": types}
+
+
+def _mb_json_to_mb(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:
+    """The .mb that the application writes of the JSON, but that times as text become microseconds (erratum 11)."""
+    losses = _MbLosses(reader.format)
+    made = _Pieces()
+    with MbWriter(made, like_upstream=True) as writer:
+        for record in reader:
+            losses.enter(record)
+            if type(record) is Series:
+                name = losses.text(record.name, ".name", like_reader=False)
+                color = losses.text(record.color, ".color", like_reader=False)
+                writer.write(record._replace(name=name, color=color, raw=b""))
+                continue
+            point = cast("Point", record)
+            if point.timestamp != point.timestamp:
+                losses.add("a timestamp that is not a number", ".timestamp")
+            if point.page_types:
+                _mb_json_page_losses(point, losses)
+            writer.write(point._replace(raw=b""))
+    yield made.take()
+    losses.tell(options.file)
+    _mb_tell_losses(options.file, reader.problems)
+
+
+def _mb_json_page_losses(point: Point, losses: _MbLosses) -> None:
+    """Count what pages lose between JSON and .mb."""
+    memory = _mb_json_memory(_mb_json_object(point)) or {"pageTypes": []}
+    for one, made in zip(memory["pageTypes"], point.page_types or ()):
+        pages = one.get("pages") if isinstance(one, dict) else None
+        for page, record in zip(pages if isinstance(pages, list) else (), made.pages):
+            size, share, stream, _ = record
+            if size >= 1 << 32:
+                losses.add("a size of 2^32 or more is written modulo 2^32, as the application does", ".meta.memory")
+            if share == -1.0:
+                losses.add("an occupancy of -1 stands for none", ".meta.memory")
+            elif share is not None and not _mb_is_f32(share):
+                losses.add("occupancy is rounded to 32 bits", ".meta.memory")
+            if not isinstance(page, dict) or page.get("bitmap"):
+                continue
+            if "freeList" in page:
+                if page["freeList"] != [[*one] for one in mb_free_ranges(_mb_runs(_mb_json_whole(stream)))]:
+                    losses.add("free ranges that are not whole units of 8 bytes in order", ".meta.memory")
+            elif "occupancy" not in page and size:
+                rule = "a page with nothing but a size: free in the application's totals of JSON, used in .mb"
+                losses.add(rule, ".meta.memory")
+
+
+def _mb_is_f32(value: float) -> bool:
+    try:
+        return cast("float", _MB_F32.unpack(_MB_F32.pack(value))[0]) == value
+    except OverflowError:
+        return False
+
+
+_MEMSCOPE_KEPT = "\ud800"  # around the digits of a float that Python would write in another way; no UTF-8 gives it
+_MEMSCOPE_DEPTH = 127  # levels of objects and lists in each other that upstream's JSON library takes
+_MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
+# What JSON holds that is not compact, may be escaped otherwise, or is Python's; where strings hold it, it does no harm.
+_MEMSCOPE_LOOSE = (*"\n\r\t", ", ", ": ", "{ ", "[ ", " ,", " :", " }", " ]", "\\u", "\\/", "NaN", "Infinity")
+_memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string, as upstream writes it
+
+
+def _memscope_digits(digits: str) -> Union[float, str]:
+    """A float of a JSON text, or, where Python's form of it is another, what keeps its digits."""
+    return float(digits) if repr(float(digits)) == digits else _MEMSCOPE_KEPT + digits + _MEMSCOPE_KEPT
+
+
+def _memscope_again(text: str, **form: Any) -> str:
+    """JSON text in another form, one of ``json.dumps``; its numbers stay.  Raises ValueError for what is no JSON."""
+    deep = text.count("[") + text.count("{") > _MEMSCOPE_DEPTH
+    if (
+        form == _MEMSCOPE_COMPACT
+        and not deep
+        and text == text.strip()
+        and not any(map(text.__contains__, _MEMSCOPE_LOOSE))
+    ):
+        _parse_json(text)
+        return text
+    digits = None if "\\ud800" in text.lower() else _memscope_digits  # no text of upstream's has such an escape
+    value = _parse_json(text, digits)
+    level = [value] if deep else []
+    depth = -1
+    while level:
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [one for items in inner for one in items if isinstance(one, (dict, list))]
+        depth += 1
+    if depth >= _MEMSCOPE_DEPTH:
+        raise ValueError("nested too deeply")
+    made = json.dumps(value, ensure_ascii=False, allow_nan=False, **form)
+    return made if digits is None else made.replace(f'"{_MEMSCOPE_KEPT}', "").replace(f'{_MEMSCOPE_KEPT}"', "")
+
+
+def _memscope_part(name: str, value: Any, form: Mapping[str, Any], *, upstream: bool) -> str:
+    """An object of a record as JSON; where a slot holds none, upstream refuses the file, and ours gives a string."""
+    if isinstance(value, SmartPointer):  # which many records have
+        history = [counts._asdict() for counts in value.ref_count_history]
+        return json.dumps({**value._asdict(), "ref_count_history": history}, **form)
+    text = _memscope_json(value)
+    if text is None:
+        return "null"
+    try:
+        return _memscope_again(text, **form)
+    except ValueError as error:
+        if upstream:
+            raise _error("memscope", "bad-json", 0, name, str(error)) from None
+        return _memscope_quoted(text)
+
+
+def _memscope_bytes(text: str) -> bytes:
+    """JSON or HTML in UTF-8; of what was none the lone surrogates become escapes."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _memscope_chunks(file: IO[bytes], offset: int = 0) -> Iterator[bytes]:
+    """What has been written to a scratch file."""
+    file.seek(offset)
+    yield from iter(lambda: file.read(_CHUNK), b"")
+
+
+def _memscope_start(reader: MemscopeReader, options: _Options) -> Tuple[str, Iterator[Allocation]]:
+    """The layout whose time the converter is of, which the first record tells, and all records."""
+    records = iter(reader)
+    first = [record for _, record in zip((0,), records)]
+
+    def all_records() -> Iterator[Allocation]:
+        yield from first
+        yield from records
+
+    return options.layout or reader.layout, all_records()
+
+
+def _memscope_refuse(reader: MemscopeReader, *, cut: bool = False) -> None:
+    """Raise what upstream's converters refuse; some take files that are cut (memscope 12)."""
+    for problem in reader.problems:
+        accepted = problem.severity != "fault" or (cut and problem.code == "truncated")
+        if problem.code == "bad-utf8" or not accepted:
+            raise _error("memscope", problem.code, problem.offset, problem.where, problem.message)
+
+
+def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optional[bool] = None) -> Iterator[str]:
+    """The records as upstream's single JSON (memscope 13), a piece for each and one for the end.
+
+    Unless ``like_upstream`` with what that leaves out.  Upstream indents the JSON before 3c, that of a page always.
+    """
+    upstream = options.like_upstream
+    layout, records = _memscope_start(reader, options)
+    if indented is None:
+        indented = upstream and layout < "3c"
+    names = [*Allocation._fields[:2], *Allocation._fields[4:7], *Allocation._fields[2:4]]
+    names += ["thread_id"] * (not upstream) + ["borrow_count", "stack_trace", "is_leaked", "lifetime_ms"]
+    borrows = not upstream or layout >= "3b"
+    start = 12 if borrows else 15
+    end = 30 if not upstream or layout >= "2c" else 29  # drop_chain_analysis came with 2c
+    names += Allocation._fields[start:end]
+    comma, colon = (",\n    ", ": ") if indented else (",", ":")
+    keys = [f'{comma}"{name}"{colon}' for name in names]
+    keys[0] = ("\n  {" if indented else "{") + keys[0][1:]
+    form = {"indent": 2} if indented else _MEMSCOPE_COMPACT
+    text = _memscope_quoted
+    borrow_info, clone_info = (
+        "{" + inner + f",{inner}".join([f'"{name}"{colon}%s' for name in kind._fields]) + outer + "}"
+        for kind in (BorrowInfo, CloneInfo)
+        for inner, outer in [("\n      ", "\n    ") if indented else ("", "")]
+    )
+
+    def number(value: Optional[int]) -> str:
+        return "null" if value is None else str(value)
+
+    def part(name: str, value: Any) -> str:
+        made = _memscope_part(name, value, form, upstream=upstream)
+        return made.replace("\n", "\n    ") if indented else made
+
+    before = "["
+    for record in records:
+        ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
+        values = [
+            str(ptr),
+            str(size),
+            "null" if var is None else text(var),
+            "null" if type is None else text(type),
+            "null" if scope is None else text(scope),
+            str(alloc),
+            number(dealloc),
+            *(() if upstream else (text(thread),)),
+            str(borrow_count),
+            "null" if stack is None else part("stack_trace", f"[{','.join(map(text, stack))}]"),
+            "true" if leaked else "false",
+            number(lifetime),
+        ]
+        objects = record[15:end]
+        if borrows:
+            borrow, clone, history = record[12:15]
+            values += [
+                "null" if borrow is None else borrow_info % (*borrow[:3], number(borrow[3])),
+                "null" if clone is None else clone_info % (clone[0], "true" if clone[1] else "false", number(clone[2])),
+                "true" if history else "false",
+            ]
+        if objects.count(None) == len(objects):
+            values += ["null"] * len(objects)
+        else:
+            values += map(part, record._fields[15:end], objects)
+        if record[30] is not None and not upstream:
+            values[-1] += f'{comma}"module_path"{colon}{text(record[30])}'
+        yield before + "".join([key + value for key, value in zip(keys, values)]) + ("\n  }" if indented else "}")
+        before = ","
+    yield "[]" if before == "[" else "\n]" if indented else "]"
+
+
+def _memscope_to_json(reader: MemscopeReader, options: _Options) -> Iterator[bytes]:
+    """``parse_binary_to_json`` (memscope 13): a list of all records, which reads like layout T."""
+    for piece in _memscope_list(reader, options):
+        yield _memscope_bytes(piece)
+    if options.like_upstream:
+        _memscope_refuse(reader)
+
+
+def _memscope_to_html(reader: MemscopeReader, options: _Options) -> Iterator[bytes]:
+    """``parse_binary_to_html`` (memscope 13): a page with the records as JSON, escaped unless ``like_upstream``."""
+    upstream = options.like_upstream
+    number = -1  # the last piece is the end of the list
+    with options.scratch() as scratch:  # for the number of records stands before them
+        for piece in _memscope_list(reader, options, indented=True):
+            number += 1
+            if not upstream:
+                piece = piece.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+            scratch.write(_memscope_bytes(piece))
+        if upstream:
+            _memscope_refuse(reader, cut=True)
+        html, head = ("<html>", "") if upstream else ('<html lang="en">', '<meta charset="utf-8">')
+        yield (
+            f"<!DOCTYPE html>\n{html}\n<head>{head}<title>Memory Analysis</title></head>\n<body>\n"
+            f"<h1>Memory Analysis Report</h1>\n<p>Total allocations: {number}</p>\n<pre>"
+        ).encode()
+        yield from _memscope_chunks(scratch)
+    yield b"</pre>\n</body>\n</html>"
+
+
+MEMSCOPE_FILES = ("memory_analysis", "lifetime", "performance", "unsafe_ffi", "complex_types")
+_MEMSCOPE_TYPE_OBJECTS = (  # that complex_types shows, in its order
+    "dynamic_type_info",
+    "generic_info",
+    "generic_instantiation",
+    "memory_layout",
+    "smart_pointer_info",
+    "type_relationships",
+    "type_usage",
+)
+# By name, what each of the five files tells of itself; of unsafe_ffi the one before 2d (memscope 13).
+_MEMSCOPE_FEATURES = {
+    "memory_analysis": '"enhanced_ffi_analysis":true,"parallel_processing":true,"security_analysis":false',
+    "lifetime": '"enhanced_ffi_analysis":true,"parallel_processing":true',
+    "performance": '"batch_size":1000,"parallel_processing":true',
+    "unsafe_ffi": '"boundary_event_processing":true,"enhanced_ffi_analysis":true,"memory_passport_tracking":true',
+    "complex_types": '"generic_analysis":true,"memory_layout_analysis":true,"type_categorization":true',
+}
+
+
+def _memscope_sized_type(size: int) -> str:
+    """What upstream calls a type without a name, by its size (memscope 13).
+
+    >>> [_memscope_sized_type(size) for size in (8, 40, 41, 2048)]
+    ['u64_or_f64_or_i64_or_usize', 'AlignedStruct_40bytes', 'CustomType_41bytes', 'LargeAllocation_2048bytes']
+    """
+    known = {
+        0: "ZeroSizedType",
+        1: "u8_or_bool",
+        2: "u16_or_char",
+        4: "u32_or_f32_or_i32",
+        8: "u64_or_f64_or_i64_or_usize",
+        16: "u128_or_i128_or_complex_struct",
+        24: "Vec_or_String_header",
+        32: "HashMap_or_BTreeMap_header",
+    }
+    kind = "LargeAllocation" if size >= 1024 else "CustomType" if size % 8 else "AlignedStruct"
+    return known.get(size, f"{kind}_{size}bytes")
+
+
+def _memscope_type_item(
+    record: Allocation, type_text: str, var_text: str, form: Any, *, stand_ins: bool, upstream: bool
+) -> str:
+    """An item of complex_types; for objects that the record lacks, null or what upstream puts there."""
+    absent = ["null"] * 7
+    if stand_ins:
+        absent = [
+            f'{{"runtime_type":{type_text},"type":"static"}}',
+            '{"generic_type":"none","type_parameters":[]}',
+            '{"instantiation":"none","parameters":[]}',
+            f'{{"alignment":1,"layout_type":"default","size":{record.size}}}',
+            '{"ref_count":0,"type":"none"}',
+            '{"inheritance":"none","relationships":[]}',
+            '{"usage_count":1,"usage_pattern":"single"}',
+        ]
+    values = record[18], record[17], record[23], record[16], record[15], record[24], record[25]
+    if values.count(None) < len(values):
+        absent = [
+            other if value is None else _memscope_part(name, value, form, upstream=upstream)
+            for name, value, other in zip(_MEMSCOPE_TYPE_OBJECTS, values, absent)
+        ]
+    dynamic, generic, instance, layout, pointer, relations, usage = absent
+    return (
+        f'{{"dynamic_type_info":{dynamic},"generic_info":{generic},"generic_instantiation":{instance}'
+        f',"memory_layout":{layout},"ptr":"{record.ptr:#x}","size":{record.size},"smart_pointer_info":{pointer}'
+        f',"type_name":{type_text},"type_relationships":{relations},"type_usage":{usage},"var_name":{var_text}}}'
+    )
+
+
+def _memscope_sums(groups: Mapping[Any, Sequence[Any]], counted: str, *, wraps: bool) -> str:
+    """What records of one name add up to, as a JSON object: their number, the sum of their sizes, and the sizes."""
+    made = []
+    for name, (count, total, *sizes) in sorted(groups.items()):
+        total = total & _U64_MAX if wraps else total
+        listed = f'"sizes":[{sizes[0][:-1].decode()}],' if sizes else ""
+        told = sorted([f'"{counted}":{count},', f'"average_size":{total // count},'])
+        made.append(f'{_memscope_quoted(name)}:{{{"".join(told)}{listed}"total_size":{total}}}')
+    return f"{{{','.join(made)}}}"
+
+
+def _memscope_metadata(name: str, count: int, timestamp: int) -> str:
+    """What each of the five files tells of itself."""
+    return (
+        f'"metadata":{{"analysis_type":"integrated_{name.replace("_analysis", "")}_analysis","export_version":"2.0"'
+        f',"optimization_level":"High","pipeline_features":{{{_MEMSCOPE_FEATURES[name]}}},"timestamp":{timestamp}'
+        f',"total_allocations_analyzed":{count}}}'
+    )
+
+
+def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tuple[str, bytes]]:
+    """``parse_binary_to_standard_json`` (memscope 13): pieces of the five files, each with the name of its file.
+
+    With ``like_upstream`` as its converter made them: "old" before 2d, "new" since.  Else like the new ones, but of
+    all records, with null for what a record does not tell, its fragmentation_analysis in place of a score of 0.0,
+    exact sums, and as unsafe_ffi the risks that the records run (erratum 6).
+    """
+    upstream = options.like_upstream
+    layout, records = _memscope_start(reader, options)
+    old = upstream and layout < "2d"
+    new = upstream and not old
+    text = _memscope_quoted
+    form = {"sort_keys": True, **_MEMSCOPE_COMPACT}
+    no_number, no_frames = ("0", '"no_stack_trace"') if new else ("null", "null")
+    count = total = leaks = freed = largest = 0
+    smallest = _U64_MAX
+    scopes: Dict[str, List[Any]] = {}  # here and below: how many, the sum of their sizes, and more
+    threads: Dict[str, List[Any]] = {}
+    types: Dict[Optional[str], List[Any]] = {}
+    categories: Dict[str, Tuple[IO[bytes], List[str]]] = {}
+    lines: Dict[str, List[str]] = {name: [] for name in MEMSCOPE_FILES[:4]}
+    memory, events, performance, unsafe = lines.values()
+    commas = dict.fromkeys(lines, "")
+
+    def flush() -> Iterator[Tuple[str, bytes]]:
+        for name, made in lines.items():
+            if made:
+                yield name, _memscope_bytes(commas[name] + ",".join(made))
+                commas[name] = ","
+                made.clear()
+        for file, items in categories.values():
+            file.write(_memscope_bytes("".join(items)))
+            items.clear()
+
+    try:
+        yield "memory_analysis", b'{"allocations":['
+        yield "lifetime", b'{"lifecycle_events":['
+        yield "performance", b'{"allocations":['
+        yield "unsafe_ffi", b'{"boundary_events":[],"enhanced_ffi_data":[' if old else b"["
+        for record in records:
+            ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrows, is_leaked, lifetime_ms = record[:12]
+            if old:
+                var, type = ("unknown" if name is None else name for name in (var, type))
+            elif new:
+                if var is None:
+                    continue
+                if type is None:
+                    type = _memscope_sized_type(size)
+            if scope is None:
+                scope = "global"
+            count += 1
+            total += size
+            if size < smallest:
+                smallest = size
+            if size > largest:
+                largest = size
+            sums = scopes.get(scope)
+            if sums is None:
+                sums = scopes[scope] = [0, 0, bytearray()]
+            sums[0] += 1
+            sums[1] += size
+            sums[2] += b"%d," % size
+            sums = threads.get(thread)
+            if sums is None:
+                sums = threads[thread] = [0, 0]
+            sums[0] += 1
+            sums[1] += size
+            sums = types.get(type)
+            if sums is None:
+                category = memscope_category(type)
+                if category not in categories:
+                    categories[category] = options.scratch(), []
+                sums = types[type] = [0, 0, "null" if type is None else text(type), categories[category][1]]
+            sums[0] += 1
+            sums[1] += size
+            type_text = sums[2]
+            var_text = "null" if var is None else text(var)
+            sums[3].append(
+                "," + _memscope_type_item(record, type_text, var_text, form, stand_ins=new, upstream=upstream)
+            )
+            scope_text = text(scope)
+            thread_text = text(thread)
+            leaked = "false"
+            if is_leaked:
+                leaks += 1
+                leaked = "true"
+            names = f'"type_name":{type_text},"var_name":{var_text}}}'
+            events.append(
+                f'{{"event":"allocation","ptr":"{ptr:#x}","scope":{scope_text},"size":{size},"timestamp":{alloc},{names}'
+            )
+            if dealloc is not None:
+                freed += 1
+                events.append(
+                    f'{{"event":"deallocation","ptr":"{ptr:#x}","scope":{scope_text},"timestamp":{dealloc}'
+                    f',"var_name":{var_text}}}'
+                )
+            start = f'{{"borrow_count":{borrows},'
+            end = f'"size":{size},"thread_id":{thread_text},"timestamp_alloc":{alloc},{names}'
+            if old:
+                memory.append(f'{start}"is_leaked":{leaked},"ptr":"{ptr:#x}","scope_name":{scope_text},{end}')
+                fragments = _memscope_part(
+                    "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
+                )
+                performance.append(f'{start}"fragmentation_analysis":{fragments},"ptr":"{ptr:#x}",{end}')
+                state = _memscope_part("runtime_state", record.runtime_state, form, upstream=upstream)
+                frames = "null" if stack is None else f"[{','.join(map(text, stack))}]"
+                unsafe.append(
+                    f'{{"ptr":"{ptr:#x}","runtime_state":{state},"size":{size},"stack_trace":{frames}'
+                    f',"thread_id":{thread_text},"timestamp":{alloc},{names}'
+                )
+            else:
+                lived = no_number if lifetime_ms is None else lifetime_ms
+                ended = no_number if dealloc is None else dealloc
+                frames = no_frames if stack is None else text(" -> ".join(stack))
+                place = f'"is_leaked":{leaked},"lifetime_ms":{lived},"ptr":{ptr},"scope_name":{scope_text}'
+                memory.append(
+                    f'{start}{place},"size":{size},"stack_trace":{frames},"thread_id":{thread_text}'
+                    f',"timestamp_alloc":{alloc},"timestamp_dealloc":{ended},{names}'
+                )
+                if new:
+                    fragments = '"fragmentation_score":0.0'
+                else:
+                    analysis = _memscope_part(
+                        "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
+                    )
+                    fragments = f'"fragmentation_analysis":{analysis}'
+                    for severity, risk in memscope_risks(record):
+                        unsafe.append(
+                            f'{{"ptr":"{ptr:#x}","risk":"{risk}","severity":"{severity}","size":{size}'
+                            f',"thread_id":{thread_text},"timestamp":{alloc},{names}'
+                        )
+                performance.append(f"{start}{fragments},{place},{end}")
+            if not count % 500:
+                yield from flush()
+        yield from flush()
+        if upstream:
+            _memscope_refuse(reader, cut=True)
+        if upstream:
+            total &= _U64_MAX
+        mean = f'"average_size":{total // max(count, 1)}'
+        sizes = f'"max_size":{largest},"min_size":{min(smallest, largest)},"total_allocations":{count}'
+        sizes += f',"total_memory":{total}'
+        generics = {name: sums[:2] for name, sums in types.items() if memscope_category(name) == "generic"}
+        ratio = sum([sums[0] for sums in generics.values()]) / max(count, 1) * 100
+        about = {name: _memscope_metadata(name, count, options.timestamp) for name in MEMSCOPE_FILES}
+        by_scope = _memscope_sums(scopes, "allocation_count", wraps=upstream)
+        by_thread = _memscope_sums(threads, "allocation_count", wraps=upstream)
+        ends = {
+            "memory_analysis": f'{about["memory_analysis"]},"summary":{{{mean},"leaked_count":{leaks},{sizes}}}}}',
+            "lifetime": f'{about["lifetime"]},"scope_analysis":{by_scope}'
+            f',"summary":{{"leaked_count":{leaks},"total_allocations":{count},"total_events":{count + freed}'
+            f',"unique_scopes":{len(scopes)}}},"variable_lifetimes":{{}}}}',
+            "performance": f'{about["performance"]},"summary":{{{mean},{sizes},"unique_threads":{len(threads)}}}'
+            f',"thread_analysis":{by_thread}}}',
+        }
+        if old:
+            ends["unsafe_ffi"] = (
+                f'"ffi_patterns":[],{about["unsafe_ffi"]},"safety_violations":[],"summary":{{"boundary_events":0'
+                f',"enhanced_entries":{count},"ffi_count":0,"risk_assessment":"low","safety_violations":0'
+                ',"total_risk_items":0,"unsafe_count":0},"unsafe_indicators":[]}'
+            )
+        for name in lines:
+            yield name, _memscope_bytes(f"],{ends[name]}" if name in ends else "]")
+        start = '{"categorized_types":{'
+        for category in sorted(categories):
+            yield "complex_types", f'{start}"{category}":['.encode()
+            for piece in _memscope_chunks(categories[category][0], 1):  # after the first comma
+                yield "complex_types", piece
+            start = "],"
+        brackets = "]" if categories else start
+        end = (
+            f'{brackets}}},"generic_types":{_memscope_sums(generics, "instantiation_count", wraps=upstream)}'
+            f',{about["complex_types"]},"summary":{{"complex_type_ratio":{_memscope_float(ratio)}'
+            f',"generic_types":{len(generics)},"total_allocations":{count},"type_categories":{len(categories)}}}}}'
+        )
+        yield "complex_types", _memscope_bytes(end)
+    finally:
+        for file, _ in categories.values():
+            file.close()
+
+
 # ==== 9. Statistics: what info and stats print ========================================================
 
 _Options = Any  # an _Options; argparse is imported by the command line alone
@@ -7171,6 +13067,8 @@ class _View(NamedTuple):
     compare: Optional[Callable[[Any, Any, _Options], Iterator[str]]] = None  # what ``stats`` prints of two files
     compare_json: Optional[Callable[[Any, Any, _Options], Any]] = None
     verdict: Optional[Callable[[Any], Any]] = None  # is given each record, then tells what upstream's reader says
+    # What fills a folder: the names of its files, and what gives pieces of them.
+    folders: Optional[Mapping[str, Tuple[Sequence[str], Callable[[Any, _Options], Iterator[Tuple[str, bytes]]]]]] = None
 
 
 def _mlyze_demo(file: WritableFile) -> None:
@@ -7465,6 +13363,429 @@ def _prof_demo(file: WritableFile) -> None:
         writer.bookmark(30_000_000, "the long frame", 0xFF4CAF50)
 
 
+def _mb_time(time_us: Optional[float]) -> str:
+    """A time as date and time; "none" of what is none, or outside of the calendar."""
+    if time_us is None or not -62_135_596_800_000_000 <= time_us < 253_402_300_800_000_000:
+        return "none" if time_us is None else f"{time_us:g} us"
+    return _utc(int(time_us))
+
+
+def _mb_bytes(value: float) -> str:
+    """Bytes for people, of a floating-point number."""
+    if not -_INFINITY < value < _INFINITY:
+        return str(value)
+    return ("-" if value < 0 else "") + _size(int(abs(value)))
+
+
+def _mb_info(reader: Union[MbReader, MbJsonReader]) -> Iterator[Tuple[str, str]]:
+    """What ``info`` tells of a file of the Memory Dump application."""
+    found = mb_analysis(reader)
+    if isinstance(reader, MbReader):
+        body = "gzip" if reader.header.compressed else "raw"
+        yield "version", f"{reader.header.version}, {body} body"
+    else:
+        yield "root", "one series" if reader.header.single else "an array of series"
+    points = sum([one.points for one in found.series])
+    shown = ", ".join([_printable(one.name) or "(no name)" for one in found.series[:8]]) + ", ..." * (
+        len(found.series) > 8
+    )
+    yield "series", f"{len(found.series):,}" + (f": {shown}" if shown else "")
+    yield "points", f"{points:,}, {_many(len(found.snapshots), 'snapshot')}"
+    times = [time for one in found.series for time in (one.first_us, one.last_us) if time is not None]
+    if times:
+        yield "from", _mb_time(min(times))
+        yield "to", _mb_time(max(times))
+    if found.snapshots:
+        pages = sum([one.conclusion.total_page_count for one in found.snapshots])
+        names = {type.name: None for one in found.snapshots for type in one.conclusion.type_stats}
+        shown = ", ".join([_printable(name) or "(no name)" for name in [*names][:8]]) + ", ..." * (len(names) > 8)
+        yield "pages", f"{pages:,}" + (f" of the types {shown}" if names else "")
+
+
+def _mb_stats(reader: Union[MbReader, MbJsonReader], options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of a file of the Memory Dump application; with ``--snapshots`` two of its snapshots."""
+    if options.snapshots is not None:
+        first, second = _mb_pick(reader, options.snapshots)
+        yield from _mb_compare_lines(first, second, options)
+        return
+    found = mb_analysis(reader)
+    points = sum([one.points for one in found.series])
+    yield f"{_many(points, 'point')} of {len(found.series):,} series, {_many(len(found.snapshots), 'snapshot')}"
+    for one in found.series[: options.top]:
+        yield ""
+        yield f"{_printable(one.name) or '(no name)'}, {_many(one.points, 'point')}"
+        yield from _facts(_mb_series_facts(one))
+    if len(found.series) > options.top:
+        yield f"and {len(found.series) - options.top:,} more series"
+    yield from _mb_snapshot_tables(found, options)
+
+
+def _mb_series_facts(one: MbSeriesUse) -> Iterator[Tuple[str, str]]:
+    if one.first_us is None:
+        yield "values", "none"
+        return
+    lasts = cast("float", one.last_us) - one.first_us
+    yield "from", f"{_mb_time(one.first_us)}, {_duration(int(max(lasts, 0)))}"
+    yield "values", _sparkline([max(value, 0) for value in one.values])
+    yield "", f"in each {_duration(one.bucket_us)}"
+    yield "first, last", f"{_mb_bytes(cast('float', one.first))}, {_mb_bytes(cast('float', one.last))}"
+    after = max(cast("float", one.peak_us) - one.first_us, 0)
+    yield "least", _mb_bytes(cast("float", one.least))
+    yield "peak", f"{_mb_bytes(cast('float', one.most))} at +{_duration(int(after))}"
+    if one.names or one.events:
+        yield "marked", f"{_many(one.names, 'name')}, {_many(one.events, 'event')}"
+
+
+def _mb_snapshot_tables(found: MbAnalysis, options: _Options) -> Iterator[str]:
+    first_us = [one.first_us for one in found.series]
+
+    def at(one: MbSnapshot) -> str:
+        start = first_us[one.series_number]
+        if start is None or not -_INFINITY < one.timestamp < _INFINITY:
+            return "none"
+        return ("-" if one.timestamp < start else "+") + _duration(int(abs(one.timestamp - start)))
+
+    numbered = [*enumerate(found.snapshots)]
+    yield from _table(
+        "Snapshots",
+        ("number", "at", "pages", "empty", "size", "used", "survival", "series, name and event"),
+        numbered,
+        lambda row: (
+            str(row[0]),
+            at(row[1]),
+            f"{row[1].conclusion.total_page_count:,}",
+            f"{row[1].conclusion.empty_page_count:,}",
+            _mb_bytes(row[1].conclusion.total_size),
+            _mb_bytes(row[1].conclusion.total_used_size),
+            f"{100 * row[1].conclusion.overall_survival_rate:.1f} %",
+            _printable(", ".join(filter(None, (found.series[row[1].series_number].name, row[1].name, row[1].event)))),
+        ),
+        options.top,
+    )
+    yield from _table(
+        "Pages by type",
+        ("snapshot", "pages", "size", "used", "survival", "type"),
+        [(number, type) for number, one in numbered for type in one.conclusion.type_stats],
+        lambda row: (
+            str(row[0]),
+            f"{row[1].page_count:,}",
+            _mb_bytes(row[1].total_size),
+            _mb_bytes(row[1].total_used_size),
+            f"{100 * row[1].survival_rate:.1f} %",
+            _printable(row[1].name) or "(no name)",
+        ),
+        options.top,
+    )
+
+
+def _mb_pick(reader: Union[MbReader, MbJsonReader], numbers: Sequence[int]) -> List[Point]:
+    """The snapshots of those numbers, counted from 0, from the end where negative."""
+    kept: Dict[int, Point] = {}
+    total = 0
+    back = max([-number for number in numbers])
+    for record in reader:
+        if type(record) is Point and record.page_types is not None:
+            kept[total] = record
+            if total - back not in numbers:
+                kept.pop(total - back, None)
+            total += 1
+    found = [kept.get(number if number >= 0 else total + number) for number in numbers]
+    if None in found:
+        wrong = numbers[found.index(None)]
+        raise _UsageError(f"no snapshot {wrong}: there are {_many(total, 'snapshot')}, counted from 0")
+    return cast("List[Point]", found)
+
+
+def _mb_compare_lines(first: Point, second: Point, options: _Options) -> Iterator[str]:
+    changes = sorted(mb_compare(first, second), key=lambda one: (-abs(one.used[1] - one.used[0]), one.name))
+    totals = [sum([one.used[place] for one in changes]) for place in (0, 1)]
+    times = f"{_mb_time(first.timestamp)} and {_mb_time(second.timestamp)}"
+    yield f"snapshots of {times}, {_mb_bytes(totals[0])} and {_mb_bytes(totals[1])} used"
+    yield from _table(
+        "Changes by type",
+        ("change", "used", "then", "pages", "then", "grown", "shrunk", "added", "removed", "type"),
+        changes,
+        lambda one: (
+            ("+" if one.used[1] >= one.used[0] else "") + _mb_bytes(one.used[1] - one.used[0]),
+            *map(_mb_bytes, one.used),
+            *(f"{number:,}" for number in (*one.pages, one.grown, one.shrunk, one.added, one.removed)),
+            _printable(one.name) or "(no name)",
+        ),
+        options.top,
+    )
+
+
+def _mb_stats_json(reader: Union[MbReader, MbJsonReader], options: _Options) -> Any:
+    if options.snapshots is not None:
+        return {"changes": mb_compare(*_mb_pick(reader, options.snapshots))}
+    return mb_analysis(reader)
+
+
+def _mb_pair(reader: Any, other: Any, options: _Options) -> Tuple[Point, Point]:
+    """A snapshot of either file: those that are asked for, else the last ones."""
+    left, right = options.snapshots or (-1, -1)
+    return _mb_pick(reader, [left])[0], _mb_pick(other, [right])[0]
+
+
+def _mb_compare(reader: Any, other: Any, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of two files: what changed between a snapshot of each, by type of pages."""
+    first, second = _mb_pair(reader, other, options)
+    return _mb_compare_lines(first, second, options)
+
+
+def _mb_compare_json(reader: Any, other: Any, options: _Options) -> Any:
+    return {"changes": mb_compare(*_mb_pair(reader, other, options))}
+
+
+def _mb_demo_records() -> Iterator[MbRecord]:
+    """A program's heap and cache over a minute: a leak, two collections, and snapshots of its pages."""
+    start_us = 1_764_979_200_000_000
+    ids = [bytes.fromhex(f"0190a5c0000040008000{number:012x}") for number in range(200)]
+    for number, name in enumerate(("Main Process", "Image Cache")):
+        yield Series(ids[number], name, mb_color(name), True, 60)
+        for second in range(60):
+            value = (
+                48_000_000 + 350_000 * (second % 25) + 90_000 * second if not number else 9_000_000 + 64_000 * second
+            )
+            id = ids[2 + 60 * number + second]
+            snapshot = not number and second in (24, 25, 59)
+            event = {24: "GC_START", 25: "GC_END"}.get(second) if snapshot else None
+            types = None
+            if snapshot:
+                heap = [
+                    Page(
+                        4096, None, mb_run_stream(4096, free_ranges=[(512 * (page % 5), 512 * (page % 5) + 8 * second)])
+                    )
+                    for page in range(40 + second)
+                ]
+                stack = [Page(size, 0.5, mb_run_stream(size, occupancy=0.5)) for size in (8192, 16384)]
+                types = (PageType("Heap", 4096, tuple(heap)), PageType("Stack", 0, tuple(stack)))
+            label = "before the collection" if second == 24 and snapshot else None
+            time = float(start_us + 1_000_000 * second)
+            yield Point(time, float(value), label, id, snapshot, event, types)
+
+
+def _mb_demo(file: WritableFile) -> None:
+    with MbWriter(file) as writer:
+        writer.write_all(_mb_demo_records())
+
+
+def _mb_json_demo(file: WritableFile) -> None:
+    with MbJsonWriter(file) as writer:
+        writer.write_all(_mb_demo_records())
+
+
+def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
+    """What ``info`` tells of a snapshot."""
+    counts = dict.fromkeys(Allocation._fields[12:31], 0)
+    records = named = freed = leaked = total = last = 0
+    first = _U64_MAX
+    threads: Dict[str, int] = {}
+    for record in reader:
+        records += 1
+        named += record.var_name is not None
+        freed += record.timestamp_dealloc is not None
+        leaked += record.is_leaked
+        total += record.size
+        first = min(first, record.timestamp_alloc)
+        last = max(last, record.timestamp_alloc)
+        threads[record.thread_id] = threads.get(record.thread_id, 0) + 1
+        for name, value in zip(counts, record[12:31]):
+            if value:
+                counts[name] += 1
+    _ = reader.tail  # with it the whole file has been read
+    if reader.layout == "T":
+        yield "version", "layout T, JSON text"
+    else:
+        yield "version", f"{reader.header.version}, layout {reader.layout}"
+        yield "kind", memscope_description(reader.header, reader._source.position)
+    yield "records", f"{records:,}: {named:,} named, {freed:,} freed, {leaked:,} leaked; {_size(total)} in all"
+    if records:
+        lasts = prof_duration_text(last - first, 3)
+        yield "allocated", f"from {_utc(first // 1000)}, within {lasts}"
+        heaviest = sorted(threads, key=lambda name: (-threads[name], name))
+        shown = [f"{_memscope_name(name)} {_many(threads[name], 'record')}" for name in heaviest[:8]]
+        yield "threads", f"{len(threads):,}: {', '.join(shown)}" + ", ..." * (len(threads) > 8)
+        yield "objects", ", ".join([f"{name} {number:,}" for name, number in counts.items() if number]) or "none"
+    metrics = reader.advanced_metrics
+    if metrics is not None:
+        lists = [f"{name} {len(getattr(metrics, name) or ()):,}" for name in ("lifecycle", "container", "type_usage")]
+        yield "metrics", f"ADVD, bitmap 0x{metrics.metrics_bitmap:x}: {', '.join(lists)}"
+
+
+def _memscope_stats(reader: MemscopeReader, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of a snapshot."""
+    found = memscope_analysis(reader)
+    total = found.total
+    lasts = prof_duration_text(found.last_alloc_ns - found.first_alloc_ns, 3)
+    yield f"{_many(total.records, 'allocation')} of {_size(total.bytes)} within {lasts}"
+    yield from _facts(_memscope_facts(found))
+    for word, uses in (
+        ("type", found.by_type),
+        ("generic type", found.by_generic_type),
+        ("category of types", found.by_category),
+        ("thread", found.by_thread),
+        ("scope", found.by_scope),
+        ("size", found.by_size),
+    ):
+        yield from _table(
+            f"By {word}",
+            ("bytes", "records", "average", "largest", "active", "leaked", word),
+            uses,
+            lambda use: (
+                f"{use.bytes:,}",
+                f"{use.records:,}",
+                f"{use.average:,.1f}",
+                f"{use.largest:,}",
+                f"{use.active:,}",
+                f"{use.leaked:,}",
+                _memscope_name(use.name),
+            ),
+            options.top,
+        )
+    yield from _table(
+        "Risks",
+        ("severity", "risk", "bytes", "records", "variable, type"),
+        found.risks,
+        lambda one: (
+            one.severity,
+            one.risk,
+            f"{one.bytes:,}",
+            f"{one.records:,}",
+            f"{_memscope_name(one.var_name)}: {_memscope_name(one.type_name)}",
+        ),
+        options.top,
+    )
+
+
+def _memscope_name(name: Optional[str]) -> str:
+    return "(none)" if name is None else _printable(name) or '""'
+
+
+def _memscope_facts(found: MemscopeAnalysis) -> Iterator[Tuple[str, str]]:
+    total, lived = found.total, found.lifetimes
+    if total.records:
+        yield "sizes", f"{total.smallest:,} to {total.largest:,} bytes, {total.average:,.1f} on average"
+        yield "named", f"{found.named:,}"
+        yield "active", f"{total.active:,} of {_size(total.active_bytes)}"
+        yield "leaked", f"{total.leaked:,} of {_size(total.leaked_bytes)}"
+    if lived.records:
+        span = f"{lived.min_ms:,} to {lived.max_ms:,} ms, {lived.average_ms:,.1f} ms on average"
+        yield "lifetimes", f"{span}, of {_many(lived.records, 'record')} that tell one"
+
+
+def _memscope_stats_json(reader: MemscopeReader, _options: _Options) -> Any:
+    return memscope_analysis(reader)._asdict()
+
+
+class _MemscopeChange(NamedTuple):
+    """The allocations of a type and variable that are not freed, in two snapshots."""
+
+    change: str  # new, gone, grown, shrunk, same
+    type_name: Optional[str]
+    var_name: Optional[str]
+    records: Tuple[int, int]
+    bytes: Tuple[int, int]
+
+
+def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[_MemscopeChange]:
+    sums: Dict[Tuple[Optional[str], Optional[str]], List[int]] = {}
+    for place, one in enumerate((reader, other)):
+        for record in one:
+            if record.timestamp_dealloc is None:
+                numbers = sums.setdefault((record.type_name, record.var_name), [0, 0, 0, 0])
+                numbers[place] += 1
+                numbers[2 + place] += record.size
+    changes = []
+    for key, (first, second, before, after) in sums.items():
+        grown = (after > before) - (after < before) or (second > first) - (second < first)
+        change = "new" if not first else "gone" if not second else ("same", "grown", "shrunk")[grown]
+        changes.append(_MemscopeChange(change, *key, (first, second), (before, after)))
+    return sorted(
+        changes,
+        key=lambda one: (
+            -abs(one.bytes[1] - one.bytes[0]),
+            -abs(one.records[1] - one.records[0]),
+            one.type_name or "",
+            one.var_name or "",
+        ),
+    )
+
+
+def _memscope_compare(reader: MemscopeReader, other: MemscopeReader, options: _Options) -> Iterator[str]:
+    """What ``stats`` prints of two snapshots: what is new, gone, grown and shrunk, by type and variable."""
+    changes = _memscope_changes(reader, other)
+    before, after = (sum([one.bytes[place] for one in changes]) for place in (0, 1))
+    yield f"not freed: {before:,} and {after:,} bytes, {after - before:+,}"
+    kinds = [one.change for one in changes]
+    told = [f"{kinds.count(kind):,} {kind}" for kind in ("new", "gone", "grown", "shrunk", "same")]
+    yield from _facts([("variables", f"of one type and name: {', '.join(told)}")])
+    yield from _table(
+        "Changes",
+        ("change", "bytes", "first", "second", "records", "then", "variable, type"),
+        [one for one in changes if one.change != "same"],
+        lambda one: (
+            one.change,
+            f"{one.bytes[1] - one.bytes[0]:+,}",
+            *(f"{number:,}" for number in (*one.bytes, *one.records)),
+            f"{_memscope_name(one.var_name)}: {_memscope_name(one.type_name)}",
+        ),
+        options.top,
+    )
+
+
+def _memscope_compare_json(reader: MemscopeReader, other: MemscopeReader, _options: _Options) -> Any:
+    return {"changes": _memscope_changes(reader, other)}
+
+
+def _memscope_demo(file: WritableFile) -> None:
+    """A snapshot of an invented program: pages of a cache, a table shared by two threads, what was handed to C."""
+    start_ns = 1_764_979_200_000_000_000
+    cache, table = "alloc::vec::Vec<u8>", "alloc::sync::Arc<std::collections::hash::map::HashMap<u32, u64>>"
+    pages = [
+        Allocation(
+            0x5589_A501_0000 + 0x4000 * number,
+            1000 << number,
+            start_ns + 1_500_000 * number,
+            start_ns + 41_500_000 if number == 2 else None,
+            var_name=f"page_{number}",
+            type_name=cache,
+            scope_name="cache::put",
+            thread_id="ThreadId(1)",
+            lifetime_ms=60 - 2 * number,
+            borrow_info=BorrowInfo(4, 2, 3, start_ns + 1_500_000 * number + 800_000),
+            clone_info=CloneInfo(),
+        )
+        for number in range(6)
+    ]
+    shared = [
+        Allocation(
+            0x6000_0001 + number,
+            48,
+            start_ns + 20_000_000 + number,
+            var_name="table",
+            type_name=table,
+            thread_id=f"ThreadId({number + 1})",
+            stack_trace=("main", "app::share", "src/share.rs:31"),
+            smart_pointer_info=SmartPointer(
+                0x6000_0001, 0x6000_0001 if number else None, weak_count=0, pointer_type="Arc"
+            ),
+        )
+        for number in range(2)
+    ]
+    handle = Allocation(
+        0x5589_A510_0000,
+        2 << 20,
+        start_ns + 30_000_000,
+        var_name="handle",
+        type_name="*mut core::ffi::c_void",
+        thread_id="ThreadId(2)",
+        is_leaked=True,
+    )
+    with MemscopeWriter(file) as writer:
+        writer.write_all([*pages, *shared, handle, Allocation(0x5589_A500_0010, 88, start_ns, thread_id="ThreadId(1)")])
+
+
 _VIEWS = {
     "mlyze": _View(_mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_upstream_report, _mlyze_demo, {}),
     "clog": _View(_clog_info, _clog_stats, _clog_stats_json, None, _clog_demo, {"text": _clog_to_text}),
@@ -7479,11 +13800,36 @@ _VIEWS = {
         _prof_compare_json,
         ProfVerdict,
     ),
+    "mb": _View(
+        _mb_info, _mb_stats, _mb_stats_json, None, _mb_demo, {"json": _mb_to_json}, _mb_compare, _mb_compare_json
+    ),
+    "mb-json": _View(
+        _mb_info,
+        _mb_stats,
+        _mb_stats_json,
+        None,
+        _mb_json_demo,
+        {"mb": _mb_json_to_mb, "json": _mb_json_to_json},
+        _mb_compare,
+        _mb_compare_json,
+    ),
+    "memscope": _View(
+        _memscope_info,
+        _memscope_stats,
+        _memscope_stats_json,
+        None,
+        _memscope_demo,
+        {"json": _memscope_to_json, "html": _memscope_to_html},
+        _memscope_compare,
+        _memscope_compare_json,
+        folders={"json5": (MEMSCOPE_FILES, _memscope_to_json5)},
+    ),
 }
 
 
 # ==== 10. Command line ================================================================================
 
+_NO_TERMINAL = "will not write a binary file to a terminal; give -o FILE"
 _LARGE = 32 << 20  # bytes from which on a file's progress is shown
 
 
@@ -7655,7 +14001,12 @@ def _discard(file: IO[bytes], path: str) -> None:
 
 
 def _reading(
-    options: _Options, name: str, *, recover: bool = False, dictionary: Optional[str] = None
+    options: _Options,
+    name: str,
+    *,
+    recover: bool = False,
+    dictionary: Optional[str] = None,
+    like_upstream: bool = False,
 ) -> Reader[Any, Any]:
     """The Reader of a file of the command line."""
     source = _input(name)
@@ -7664,6 +14015,8 @@ def _reading(
         given: Dict[str, Any] = {}
         if dictionary is not None and known.name == "clog":
             given["dictionary"] = _other_sites(dictionary)
+        if like_upstream and known.name == "mb-json":
+            given["like_upstream"] = True
         return known.reader(source, recover=recover or options.recover, **given)
     except BaseException:
         source.close()
@@ -7783,18 +14136,60 @@ def _run_decode(options: _Options) -> int:
 
 
 def _run_convert(options: _Options) -> int:
-    with _reading(options, options.file, recover=options.like_upstream, dictionary=options.dictionary) as reader:
-        targets = _VIEWS[reader.format].targets
-        if options.to not in targets:
-            offer = f"converted to: {', '.join(targets)}" if targets else "not converted to anything yet"
+    import tempfile
+
+    options.scratch = tempfile.TemporaryFile
+    upstream = options.like_upstream
+    with _reading(
+        options, options.file, recover=upstream, dictionary=options.dictionary, like_upstream=upstream
+    ) as reader:
+        view = _VIEWS[reader.format]
+        folders = view.folders or {}
+        if options.to in folders:
+            names, convert = folders[options.to]
+            _fill_folder(options, names, convert(reader, options))
+        elif options.to in view.targets:
+            with _Output(options) as output:
+                if options.to == "mb" and output.isatty():
+                    raise _UsageError(_NO_TERMINAL)
+                for piece in view.targets[options.to](reader, options):
+                    output.write(piece)
+        else:
+            offer = ", ".join([*view.targets, *folders])
+            offer = f"converted to: {offer}" if offer else "not converted to anything yet"
             raise _UsageError(f"{options.to!r}: files of {reader.format} are {offer}")
-        with _Output(options) as output:
-            for piece in targets[options.to](reader, options):
-                output.write(piece)
-            for problem in reader.problems:
-                if problem.severity == "fault" and options.recover:
-                    _complain(f"{options.file}: {_problem_text(problem)}")
+        for problem in reader.problems:
+            if problem.severity == "fault" and options.recover:
+                _complain(f"{options.file}: {_problem_text(problem)}")
     return 0
+
+
+def _fill_folder(options: _Options, names: Sequence[str], pieces: Iterable[Tuple[str, bytes]]) -> None:
+    """Write the files of the folder that -o gives, whose name stands before theirs; all of them, or none."""
+    import os
+
+    if options.output in (None, "-"):
+        raise _UsageError(f"{options.to} is several files; give -o FOLDER")
+    folder = os.path.realpath(options.output)
+    new = not os.path.isdir(folder)
+    os.makedirs(folder, exist_ok=True)
+    outputs: Dict[str, _Output] = {}
+
+    def fill(names: Sequence[str]) -> None:
+        if names:
+            options.output = os.path.join(folder, f"{os.path.basename(folder)}_{names[0]}.json")
+            with _Output(options) as outputs[names[0]]:
+                fill(names[1:])
+        else:
+            for name, piece in pieces:
+                outputs[name].write(piece)
+
+    try:
+        fill(names)
+    except BaseException:
+        if new and not os.listdir(folder):
+            os.rmdir(folder)
+        raise
 
 
 def _run_encode(options: _Options) -> int:
@@ -7802,7 +14197,7 @@ def _run_encode(options: _Options) -> int:
     try:
         with _Output(options) as output:
             if output.isatty():
-                raise _UsageError("will not write a binary file to a terminal; give -o FILE")
+                raise _UsageError(_NO_TERMINAL)
             encode(_lines(source), output)
     finally:
         source.close()
@@ -7837,8 +14232,9 @@ def _run_explain(options: _Options) -> int:
                 yield span
 
     with _Output(options) as output:
-        for line in hex_lines(walk.data, wanted()):
-            output.line(line)
+        for span in wanted():
+            for line in hex_lines(walk.file, (span,), walk.body):
+                output.line(line)
     if not found:
         raise _UsageError(f"{options.file}: no such field")
     if walk.error is not None:
@@ -7888,7 +14284,7 @@ def _run_stats(options: _Options) -> int:
         reader = _reading(options, name)
         if waits and _VIEWS[reader.format].compare is not None:
             first.append((name, reader))
-        elif first and first[0][1].format == reader.format:
+        elif first and _VIEWS[first[0][1].format].compare is _VIEWS[reader.format].compare:
             _print_comparison(options, output, *first.pop(), name, reader)
         else:
             for other in [*first, (name, reader)]:
@@ -7986,6 +14382,23 @@ def _rows(text: str) -> int:
     return number
 
 
+def _two_numbers(text: str) -> Tuple[int, int]:
+    """Two numbers and a comma, of the command line."""
+    try:
+        left, right = map(int, text.split(","))
+    except ValueError:
+        raise _misuse(f"not two numbers: {text!r}; try 0,5 or 0,-1") from None
+    return left, right
+
+
+def _seconds(text: str) -> int:
+    """A time since 1970 in whole seconds, of the command line."""
+    number = _decimal(text)
+    if number is None:
+        raise _misuse(f"not a number of seconds: {text!r}")
+    return number
+
+
 def _microseconds(text: str) -> int:
     """A time span in seconds, of the command line."""
     try:
@@ -8063,11 +14476,33 @@ def _parser() -> Any:
     )
     made.add_argument("--thread", metavar="T", help="prof: only the thread of this number or name")
     made.add_argument(
+        "--snapshots",
+        type=_two_numbers,
+        metavar="A,B",
+        help="mb: what changed between two snapshots, counted from 0, or from -1 at the end; of two files, one of each",
+    )
+    made.add_argument(
         "--like-upstream", action="store_true", help="what the format's own program prints, right or wrong"
     )
     made = command("convert", _run_convert, "to another format", "convert app.clog --to text --level WARN,ERROR")
     reading(made)
-    made.add_argument("--to", required=True, metavar="TARGET", help="what to: text (clog), json (prof)")
+    _add_convert_options(made)
+    made = command("demo", _run_demo, "write a small file of each format, and say what to try", "demo")
+    made.add_argument("folder", nargs="?", default="memformats-demo", metavar="DIR", help="where to (memformats-demo)")
+    return parser
+
+
+def _add_convert_options(made: Any) -> None:
+    made.add_argument(
+        "--to",
+        required=True,
+        metavar="TARGET",
+        help="what to: text (clog), json (prof, mb, mb-json, memscope), mb (mb-json), html (memscope), "
+        "json5 (memscope; into the folder -o)",
+    )
+    made.add_argument(
+        "--bitmap", action="store_true", help="json: runs of pages in hexadecimal, as mb's guide has them"
+    )
     made.add_argument(
         "--pattern",
         default=CLOG_PATTERN,
@@ -8077,10 +14512,16 @@ def _parser() -> Any:
     made.add_argument("--level", metavar="A,B", help="text: only entries of these levels")
     made.add_argument("--sort", action="store_true", help="text: by time; keeps all lines in memory")
     made.add_argument("--dictionary", metavar="FILE", help="clog: of a file of the same run, for one not closed")
+    made.add_argument(
+        "--timestamp", type=_seconds, default=0, metavar="SECONDS", help="json5: the time of conversion, since 1970 (0)"
+    )
+    made.add_argument(
+        "--layout",
+        choices=MEMSCOPE_LAYOUTS,
+        metavar="NAME",
+        help="memscope, with --like-upstream: of the time of this layout (3b cannot be told from 3c)",
+    )
     made.add_argument("--like-upstream", action="store_true", help="as the format's own program does it")
-    made = command("demo", _run_demo, "write a small file of each format, and say what to try", "demo")
-    made.add_argument("folder", nargs="?", default="memformats-demo", metavar="DIR", help="where to (memformats-demo)")
-    return parser
 
 
 def _drop_stdout() -> None:
