@@ -1794,6 +1794,17 @@ def test_readme_examples_do_what_they_show(tmp_path: Path, monkeypatch: pytest.M
             check_console(block)
 
 
+def test_readme_lists_the_errata() -> None:
+    text = (HERE / "README.md").read_text(encoding="utf-8")
+    errata = json.loads((HERE / "vectors" / "errata.json").read_text(encoding="ascii"))
+    for name in {erratum["format"] for erratum in errata}:
+        (listed,) = re.findall(rf"<summary>{name}: \d+ of .*?</details>", text, re.DOTALL)
+        wanted = [f"{one['number']}. {one['line']}" for one in errata if one["format"] == name]
+        assert re.findall(r"^\d+\. .*$", listed, re.MULTILINE) == wanted
+        assert listed.startswith(f"<summary>{name}: {len(wanted)} ")
+    assert f": {len(errata)} places," in text
+
+
 # ==== 9. Formats ======================================================================================
 # ==== 9.1 mlyze =======================================================================================
 #
