@@ -9934,7 +9934,8 @@ class _MemscopeFields(_Fields):
         if type[0] == "*":
             inner = "" if type[1:] in _MEMSCOPE_STRUCTURES else ".value"
             size = self.fixed(name + "_count", _U32)
-            return tuple([self.value(f"{name}[{place}]{inner}", type[1:]) for place in range(size)])
+            # A list comprehension would have PyPy make room for all that the file claims.
+            return tuple(self.value(f"{name}[{place}]{inner}", type[1:]) for place in range(size))
         if type in ("bool", "flag"):
             flag = self._flag(name)
             return flag != 0 if type == "bool" else flag == 1
