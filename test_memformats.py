@@ -8251,7 +8251,7 @@ MS_POTENTIAL = mf.OptimizationPotential("Minor", 1, ("x",))
             {"memory_layout": MS_LAYOUT._replace(padding_info=mf.PaddingInfo(padding_ratio=cast("Any", "1")))},
             "float",
         ),
-        ("3c", {"raw": "text"}, "bytes-like"),
+        ("3c", {"raw": "text"}, "'str'"),
         ("3c", {"generic_info": "x" * 65535}, "generic_info is of 65535 bytes"),
         ("3c", {"var_name": "x" * 65535}, "var_name is of 65535 bytes"),
         ("3c", {"var_name": "\ud800"}, "surrogates not allowed"),
