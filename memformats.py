@@ -9127,87 +9127,25 @@ _MEMSCOPE_RECORD: Tuple[Tuple[str, str, str], ...] = (
     ("memory_layout", "?memory_layout", "1c"),
     *[(name, "?json", "1c") for name in MEMSCOPE_SLOTS],
 )
-# The structures (memscope 7 and 9).
-_MEMSCOPE_STRUCTURES: Mapping[str, Tuple[Tuple[str, str], ...]] = {
-    "borrow_info": (
-        ("immutable_borrows", "u32"),
-        ("mutable_borrows", "u32"),
-        ("max_concurrent_borrows", "u32"),
-        ("last_borrow_timestamp", "?u64"),
-    ),
-    "clone_info": (("clone_count", "u32"), ("is_clone", "bool"), ("original_ptr", "?u64")),
-    "smart_pointer_info": (
-        ("data_ptr", "u64"),
-        ("cloned_from", "?u64"),
-        ("clones", "*u64"),
-        ("ref_count_history", "*ref_count"),
-        ("weak_count", "?u64"),
-        ("is_weak_reference", "flag"),
-        ("is_data_owner", "flag"),
-        ("is_implicitly_deallocated", "flag"),
-        ("pointer_type", "pointer_type"),
-    ),
-    "ref_count": (("timestamp", "u64"), ("strong_count", "u64"), ("weak_count", "u64")),
-    "memory_layout": (
-        ("total_size", "u64"),
-        ("alignment", "u64"),
-        ("field_layout", "*field_layout"),
-        ("padding_info", "padding_info"),
-        ("layout_efficiency", "layout_efficiency"),
-        ("container_analysis", "?plain_json"),
-    ),
-    "field_layout": (
-        ("field_name", "pstr"),
-        ("field_type", "pstr"),
-        ("offset", "u64"),
-        ("size", "u64"),
-        ("alignment", "u64"),
-        ("is_padding", "bool"),
-    ),
-    "padding_info": (
-        ("total_padding_bytes", "u64"),
-        ("padding_locations", "*padding_location"),
-        ("padding_ratio", "f64"),
-        ("optimization_suggestions", "*pstr"),
-    ),
-    "padding_location": (("start_offset", "u64"), ("size", "u64"), ("reason", "reason")),
-    "layout_efficiency": (
-        ("memory_utilization", "f64"),
-        ("cache_friendliness", "f64"),
-        ("alignment_waste", "u64"),
-        ("optimization_potential", "potential"),
-    ),
-    "lifecycle": (("ptr", "u64"), ("lifetime_ms", "u64"), ("lifecycle_tracking", "?json")),
-    "container": (("ptr", "u64"), ("json", "json")),
-    "type_usage": (("ptr", "u64"), ("json", "json")),
-}
 _MEMSCOPE_JSON_ONLY = ("1c", "2a", "T")  # the layouts in which a smart pointer and a memory layout are JSON
 # The choices: a byte, the place in the list, and what follows it.
-_MEMSCOPE_CHOICES: Mapping[str, Tuple[Tuple[str, Tuple[Tuple[str, str], ...]], ...]] = {
-    "pointer_type": (("Rc", ()), ("Arc", ()), ("RcWeak", ()), ("ArcWeak", ()), ("Box", ())),
-    "reason": (
-        ("FieldAlignment", ()),
-        ("StructAlignment", ()),
-        ("EnumDiscriminant", ()),
-        ("Other", (("text", "pstr"),)),
-    ),
-    "potential": (
-        ("None", ()),
-        ("Minor", (("potential_savings", "u64"),)),
-        ("Moderate", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
-        ("Major", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
-    ),
+_MEMSCOPE_CHOICES: Mapping[str, Mapping[str, Tuple[Tuple[str, str], ...]]] = {
+    "pointer_type": dict.fromkeys(("Rc", "Arc", "RcWeak", "ArcWeak", "Box"), ()),
+    "reason": {"FieldAlignment": (), "StructAlignment": (), "EnumDiscriminant": (), "Other": (("text", "pstr"),)},
+    "potential": {
+        "None": (),
+        "Minor": (("potential_savings", "u64"),),
+        **dict.fromkeys(("Moderate", "Major"), (("potential_savings", "u64"), ("suggestions", "*pstr"))),
+    },
 }
-_BOM = b"\xef\xbb\xbf"
-_JSON_BLANKS = b" \t\r\n"
+_MEMSCOPE_BOM = b"\xef\xbb\xbf"
+_MEMSCOPE_BLANKS = b" \t\r\n"
 _MEMSCOPE_MARKERS = (b"NONE", b"STBL")
 _MEMSCOPE_NO_STRINGS = b"NONE" + bytes(4)
 _MEMSCOPE_NUMBERS = {"u32": "I", "u64": "Q", "f64": "d"}
 _MEMSCOPE_FORMS = {type: struct.Struct("<" + code) for type, code in _MEMSCOPE_NUMBERS.items()}
 _MEMSCOPE_LEAST = {"1a": 36, "1b": 47, "3b": 68, "3c": 68}  # bytes of a record at least, after Length; else 65
-_MEMSCOPE_POINTERS, _MEMSCOPE_REASONS, _MEMSCOPE_LEVELS = (
-    tuple([kind for kind, _ in _MEMSCOPE_CHOICES[type]]) for type in ("pointer_type", "reason", "potential")
-)
+_MEMSCOPE_POINTERS, _MEMSCOPE_REASONS, _MEMSCOPE_LEVELS = map(tuple, _MEMSCOPE_CHOICES.values())
 _MEMSCOPE_LISTS = ("lifecycle", "container", "type_usage")  # of the metrics, by bit of metrics_bitmap
 MEMSCOPE_METRICS_BITMAPS = {"default": 0x23, "comprehensive": 0x3FB}
 
@@ -9364,7 +9302,8 @@ class Allocation(NamedTuple):
 
     Times are ns since 1970, ``lifetime_ms`` is in ms, ``size`` in bytes.  The twelve slots from ``generic_info`` on
     are JSON text as it stands in the file; so are ``smart_pointer_info`` and ``memory_layout`` in layouts 1c, 2a and T.
-    ``slot`` parses them, and ``slot_text`` gives them as text in every layout.  Only T has the last two.
+    ``slot`` parses them, and ``slot_text`` gives them as text in every layout.  Only T has ``drop_chain_analysis``
+    and ``module_path``.
     """
 
     ptr: int
@@ -9440,22 +9379,25 @@ class AdvancedMetrics(NamedTuple):
     raw: Raw = b""
 
 
-# The classes of structures and choices, and the types by class, for their JSON.
+_MEMSCOPE_OBJECTS: Tuple[Tuple[str, Type[Any], str], ...] = (  # memscope 7 and 9: the types of their fields
+    ("borrow_info", BorrowInfo, "u32 u32 u32 ?u64"),
+    ("clone_info", CloneInfo, "u32 bool ?u64"),
+    ("smart_pointer_info", SmartPointer, "u64 ?u64 *u64 *ref_count ?u64 flag flag flag pointer_type"),
+    ("ref_count", RefCount, "u64 u64 u64"),
+    ("memory_layout", MemoryLayout, "u64 u64 *field_layout padding_info layout_efficiency ?plain_json"),
+    ("field_layout", FieldLayout, "pstr pstr u64 u64 u64 bool"),
+    ("padding_info", PaddingInfo, "u64 *padding_location f64 *pstr"),
+    ("padding_location", PaddingLocation, "u64 u64 reason"),
+    ("layout_efficiency", LayoutEfficiency, "f64 f64 u64 potential"),
+    ("lifecycle", LifecycleMetric, "u64 u64 ?json"),
+    ("container", JsonMetric, "u64 json"),
+    ("type_usage", JsonMetric, "u64 json"),
+)
+_MEMSCOPE_STRUCTURES = {type: tuple(zip(kind._fields, types.split())) for type, kind, types in _MEMSCOPE_OBJECTS}
 _MEMSCOPE_CLASSES: Mapping[str, Type[Any]] = {
-    "borrow_info": BorrowInfo,
-    "clone_info": CloneInfo,
-    "smart_pointer_info": SmartPointer,
-    "ref_count": RefCount,
-    "memory_layout": MemoryLayout,
-    "field_layout": FieldLayout,
-    "padding_info": PaddingInfo,
-    "padding_location": PaddingLocation,
-    "layout_efficiency": LayoutEfficiency,
+    **{type: kind for type, kind, _ in _MEMSCOPE_OBJECTS},
     "reason": PaddingReason,
     "potential": OptimizationPotential,
-    "lifecycle": LifecycleMetric,
-    "container": JsonMetric,
-    "type_usage": JsonMetric,
 }
 
 
@@ -9510,7 +9452,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
         value = {"Other": value.text} if value.kind == "Other" else value.kind
         return _memscope_json_value(value, line)
     if isinstance(value, OptimizationPotential):
-        names = [name for name, _ in dict(_MEMSCOPE_CHOICES["potential"])[value.kind]]
+        names = [name for name, _ in _MEMSCOPE_CHOICES["potential"][value.kind]]
         choice = {value.kind: {name: getattr(value, name) for name in names}} if names else value.kind
         return _memscope_json_value(choice, line)
     if isinstance(value, MemoryLayout) and value.container_analysis:
@@ -9553,7 +9495,7 @@ def _memscope_from_json(type_: str, value: Any) -> Any:
         return _MEMSCOPE_CLASSES[type_](*[_memscope_from_json(inner, value.get(name)) for name, inner in fields])
     if type_ in _MEMSCOPE_CHOICES:
         ((kind, inside),) = value.items() if isinstance(value, dict) and len(value) == 1 else ((value, {}),)
-        choices = dict(_MEMSCOPE_CHOICES[type_])
+        choices = _MEMSCOPE_CHOICES[type_]
         if isinstance(kind, str) and kind in choices:
             if type_ not in _MEMSCOPE_CLASSES:
                 return kind
@@ -9641,7 +9583,7 @@ def _memscope_fields(layout: str) -> List[Tuple[str, str]]:
 
 def _explain_memscope(walk: _Walk) -> Iterator[None]:
     """The format text (memscope 3 to 9) line by line; each ``yield`` comes before a structure."""
-    if walk.data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+    if walk.data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
         yield from _explain_memscope_text(walk)
         return
     if not MEMSCOPE_MAGIC.startswith(walk.data[:8]):
@@ -9807,12 +9749,12 @@ def _explain_memscope_value(walk: _Walk, name: str, type: str, layout: str, text
         return None
     fields = _MEMSCOPE_STRUCTURES.get(type, ())
     if type in _MEMSCOPE_CHOICES:
-        choices = _MEMSCOPE_CHOICES[type]
+        choices = [*_MEMSCOPE_CHOICES[type]]
         number = walk.fixed(name, "B")
         if number >= len(choices):
             raise walk.fault("no such choice", walk.offset - 1, name, str(number))
-        kind, fields = choices[number]
-        walk.annotate(kind)
+        walk.annotate(choices[number])
+        fields = _MEMSCOPE_CHOICES[type][choices[number]]
     if type in _MEMSCOPE_CHOICES or type in _MEMSCOPE_STRUCTURES:
         for field, inner in fields:
             _explain_memscope_value(walk, f"{name}.{field}" if name else field, inner, layout, texts)
@@ -9849,7 +9791,7 @@ def _explain_memscope_metrics(walk: _Walk, layout: str, texts: Sequence[str]) ->
 def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
     """Layout T: a list of objects, of which each member is a span, with its key and what stands before it."""
     data = walk.data
-    ended = data.rstrip(_JSON_BLANKS).endswith(b"]")
+    ended = data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]")
     try:
         text, whole = data.decode(), True
     except UnicodeDecodeError as error:
@@ -9904,7 +9846,7 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
     take("list", at + 1)
     if walk.more():
         tail = walk.take("trailing", len(data) - walk.offset, "bytes")
-        if tail.strip(_JSON_BLANKS):
+        if tail.strip(_MEMSCOPE_BLANKS):
             walk.problem("bytes after the last record")
 
 
@@ -9939,11 +9881,11 @@ class _MemscopeFields(_Fields):
             flag = self._flag(name)
             return flag != 0 if type == "bool" else flag == 1
         if type in _MEMSCOPE_CHOICES:
-            number = self.data[self.at] if self.at < len(self.data) else 0
-            if number >= len(_MEMSCOPE_CHOICES[type]):
-                raise self.fault("no such choice", name, str(number))
-            self.take(name, 1)
-            kind, fields = _MEMSCOPE_CHOICES[type][number]
+            choices = [*_MEMSCOPE_CHOICES[type].items()]
+            number = self.take(name, 1)[0]
+            if number >= len(choices):
+                raise self.fault("no such choice", name, str(number), place=-1)
+            kind, fields = choices[number]
             if type not in _MEMSCOPE_CLASSES:
                 return kind
             return _MEMSCOPE_CLASSES[type](kind, *[self.value(f"{name}.{field}", inner) for field, inner in fields])
@@ -10006,9 +9948,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._layouts: Tuple[str, ...] = ("1a",)  # those that fit all records so far
         self._decoders: Dict[str, _MemscopeDecoder] = {}
         self.strings: List[str] = []
-        while self._have(len(self._data) + 1) and (len(self._data) < 36 or not self._data.strip(_JSON_BLANKS)):
+        while self._have(len(self._data) + 1) and (len(self._data) < 36 or not self._data.strip(_MEMSCOPE_BLANKS)):
             pass
-        if self._data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+        if self._data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
             self._layouts = ("T",)
             self.header = MemscopeHeader(version=0)
         else:
@@ -10325,7 +10267,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             self._text_end = None if own == (b"\n]" if number else b"[]") else own
             self._at += at + 1
             tail = self._data[self._at :] + self._source.rest()
-            if tail.strip(_JSON_BLANKS):
+            if tail.strip(_MEMSCOPE_BLANKS):
                 place = self._base + self._at
                 self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
             self._end(tail)
@@ -10335,9 +10277,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
 
     def _skip(self, at: int) -> int:
         """So far on the next byte stands that is no blank."""
-        if not self._base and not self._at and not at and self._data.startswith(_BOM):
-            at = len(_BOM)
-        while self._have(at + 1) and self._data[self._at + at] in _JSON_BLANKS:
+        if not self._base and not self._at and not at and self._data.startswith(_MEMSCOPE_BOM):
+            at = len(_MEMSCOPE_BOM)
+        while self._have(at + 1) and self._data[self._at + at] in _MEMSCOPE_BLANKS:
             at += 1
         return at
 
@@ -10362,7 +10304,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 if more:
                     size *= 4
                     continue
-                if not self._data.rstrip(_JSON_BLANKS).endswith(b"]"):
+                if not self._data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]"):
                     raise self._text_fault("the file ends inside this field", at, where) from None
                 if bad is not None:
                     raise self._text_fault("not UTF-8 in JSON", at + bad, where) from None
@@ -10923,17 +10865,16 @@ def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> byte
         fields = _MEMSCOPE_STRUCTURES[type]
         return b"".join([_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields])
     if type in _MEMSCOPE_CHOICES:
-        names = [choice for choice, _ in _MEMSCOPE_CHOICES[type]]
+        choices = _MEMSCOPE_CHOICES[type]
         choice = value if kind is str else value.kind
-        if choice not in names:
-            raise ValueError(f"{name} is one of {', '.join(names)}, not {choice!r}")
-        fields = _MEMSCOPE_CHOICES[type][names.index(choice)][1]
-        held = [field for field, _ in fields]
+        if choice not in choices:
+            raise ValueError(f"{name} is one of {', '.join(choices)}, not {choice!r}")
+        held = dict(choices[choice])
         for field, usual in () if kind is str else value._field_defaults.items():
             if field not in ("kind", *held) and getattr(value, field) != usual:
                 raise ValueError(f"{name} of kind {choice} has no {field}")
-        parts = [_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields]
-        return bytes([names.index(choice)]) + b"".join(parts)
+        parts = [_memscope_write_value(field, held[field], getattr(value, field), layout) for field in held]
+        return bytes([[*choices].index(choice)]) + b"".join(parts)
     if value is None:
         return _U32.pack(_MEMSCOPE_NULL if layout >= "2c" else 0)
     data = _encode_text(value)
@@ -11125,14 +11066,14 @@ _MEMSCOPE_LARGE = 1 << 20  # bytes above which a size is a risk
 def memscope_path(name: str, *, like_upstream: bool = False) -> str:
     """Where an export of this name is to be found: as the guide promises, or as the program does it (erratum 1).
 
-    The program replaces what it takes for an extension: ``run.v2`` becomes ``run``.
+    The program replaces what it takes for another extension: ``run.v2`` becomes ``run``.
 
     >>> memscope_path("run.v2"), memscope_path("run.v2", like_upstream=True)
     ('MemoryAnalysis/run.v2/run.v2.memscope', 'MemoryAnalysis/run.memscope')
     """
     path = name.removesuffix(".memscope")
     folder, slash, file = path.rpartition("/")
-    if like_upstream and "." in file[1:]:
+    if like_upstream and path == name and "." in file[1:]:
         file = file.rpartition(".")[0]
     if file in ("", ".", ".."):
         raise ValueError(f"not the name of an export: {name!r}")
@@ -11237,7 +11178,7 @@ def memscope_risks(record: Allocation) -> List[Tuple[str, str]]:
         found.append(("high", "raw pointer"))
     if record.size > _MEMSCOPE_LARGE:
         found.append(("medium", "over 1 MiB"))
-    if (record.borrow_count or 0) > 10:
+    if record.borrow_count > 10:
         found.append(("medium", "over 10 borrows"))
     if any(part in type_name for part in _MEMSCOPE_FOREIGN):
         found.append(("medium", "foreign type"))
@@ -12477,10 +12418,10 @@ def _memscope_start(reader: MemscopeReader, options: _Options) -> Tuple[str, Ite
 
 
 def _memscope_refuse(reader: MemscopeReader, *, cut: bool = False) -> None:
-    """Raise what upstream's converters refuse; some take files that are cut (memscope 12)."""
+    """Raise what upstream's converters refuse; some take files that are cut, all cut metrics (memscope 12)."""
     for problem in reader.problems:
-        accepted = problem.severity != "fault" or (cut and problem.code == "truncated")
-        if problem.code == "bad-utf8" or not accepted:
+        cut_off = problem.code == "truncated" and (cut or problem.where.startswith("metrics."))
+        if problem.code == "bad-utf8" or not (problem.severity != "fault" or cut_off):
             raise _error("memscope", problem.code, problem.offset, problem.where, problem.message)
 
 
@@ -13678,17 +13619,8 @@ def _memscope_stats_json(reader: MemscopeReader, _options: _Options) -> Any:
     return memscope_analysis(reader)._asdict()
 
 
-class _MemscopeChange(NamedTuple):
+def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[Dict[str, Any]]:
     """The allocations of a type and variable that are not freed, in two snapshots."""
-
-    change: str  # new, gone, grown, shrunk, same
-    type_name: Optional[str]
-    var_name: Optional[str]
-    records: Tuple[int, int]
-    bytes: Tuple[int, int]
-
-
-def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[_MemscopeChange]:
     sums: Dict[Tuple[Optional[str], Optional[str]], List[int]] = {}
     for place, one in enumerate((reader, other)):
         for record in one:
@@ -13697,38 +13629,35 @@ def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[_Me
                 numbers[place] += 1
                 numbers[2 + place] += record.size
     changes = []
-    for key, (first, second, before, after) in sums.items():
+    by_change = sorted(
+        sums.items(),
+        key=lambda one: (-abs(one[1][3] - one[1][2]), -abs(one[1][1] - one[1][0]), *(name or "" for name in one[0])),
+    )
+    for (type_name, var_name), (first, second, before, after) in by_change:
         grown = (after > before) - (after < before) or (second > first) - (second < first)
         change = "new" if not first else "gone" if not second else ("same", "grown", "shrunk")[grown]
-        changes.append(_MemscopeChange(change, *key, (first, second), (before, after)))
-    return sorted(
-        changes,
-        key=lambda one: (
-            -abs(one.bytes[1] - one.bytes[0]),
-            -abs(one.records[1] - one.records[0]),
-            one.type_name or "",
-            one.var_name or "",
-        ),
-    )
+        names = {"change": change, "type_name": type_name, "var_name": var_name}
+        changes.append({**names, "records": (first, second), "bytes": (before, after)})
+    return changes
 
 
 def _memscope_compare(reader: MemscopeReader, other: MemscopeReader, options: _Options) -> Iterator[str]:
     """What ``stats`` prints of two snapshots: what is new, gone, grown and shrunk, by type and variable."""
     changes = _memscope_changes(reader, other)
-    before, after = (sum([one.bytes[place] for one in changes]) for place in (0, 1))
+    before, after = (sum([one["bytes"][place] for one in changes]) for place in (0, 1))
     yield f"not freed: {before:,} and {after:,} bytes, {after - before:+,}"
-    kinds = [one.change for one in changes]
+    kinds = [one["change"] for one in changes]
     told = [f"{kinds.count(kind):,} {kind}" for kind in ("new", "gone", "grown", "shrunk", "same")]
     yield from _facts([("variables", f"of one type and name: {', '.join(told)}")])
     yield from _table(
         "Changes",
         ("change", "bytes", "first", "second", "records", "then", "variable, type"),
-        [one for one in changes if one.change != "same"],
+        [one for one in changes if one["change"] != "same"],
         lambda one: (
-            one.change,
-            f"{one.bytes[1] - one.bytes[0]:+,}",
-            *(f"{number:,}" for number in (*one.bytes, *one.records)),
-            f"{_memscope_name(one.var_name)}: {_memscope_name(one.type_name)}",
+            one["change"],
+            f"{one['bytes'][1] - one['bytes'][0]:+,}",
+            *(f"{number:,}" for number in (*one["bytes"], *one["records"])),
+            f"{_memscope_name(one['var_name'])}: {_memscope_name(one['type_name'])}",
         ),
         options.top,
     )
