@@ -9864,7 +9864,7 @@ class _MemscopeFields(_Fields):
     """Reads values of the types of memscope 6 exactly."""
 
     form = "3c"  # the layout
-    texts: Sequence[str] = ()
+    texts: Sequence[str] = ()  # of the string block
 
     def value(self, name: str, type: str) -> Any:
         """A value of any type, as it goes into a record."""
@@ -9938,9 +9938,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     advanced_metrics: Optional[AdvancedMetrics] = None
 
     def _read_start(self) -> None:
-        self._data = b""  # what has been taken of the file, and where in it the next field starts
-        self._at = self._base = 0
-        self._eof = False
+        self._fields = fields = _MemscopeFields(self._problems, b"", source=self._source)
         self._skipped: List[bytes] = []  # records stepped over: they go into the raw of what comes next
         self._text_end: Optional[bytes] = None
         self._string_block: Optional[bytes] = None
@@ -9948,9 +9946,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._layouts: Tuple[str, ...] = ("1a",)  # those that fit all records so far
         self._decoders: Dict[str, _MemscopeDecoder] = {}
         self.strings: List[str] = []
-        while self._have(len(self._data) + 1) and (len(self._data) < 36 or not self._data.strip(_MEMSCOPE_BLANKS)):
+        while fields.have(len(fields.data) + 1) and (len(fields.data) < 36 or not fields.data.strip(_MEMSCOPE_BLANKS)):
             pass
-        if self._data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
+        if fields.data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
             self._layouts = ("T",)
             self.header = MemscopeHeader(version=0)
         else:
@@ -9958,8 +9956,8 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self.family = self.layout  # what the tables say, which come before the records
 
     def _read_header(self) -> None:
-        fields = self._fields(self._problems)
-        start = self._data[:36]
+        fields = self._fields
+        start = fields.data[:36]
         if not MEMSCOPE_MAGIC.startswith(start[:8]):
             raise fields.fault("not a memscope file", "magic")
         version = int.from_bytes(start[8:12], "little")
@@ -9968,19 +9966,19 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._layouts = _memscope_layouts(start)
         layout = _memscope_header(self.layout)
         names = [field.name for field in layout.fields[1:]]
-        self.header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
-        self._at = layout.size
+        self.header = header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
+        fields.begin()
         if self.layout >= "2c":
             block = self._whole(self._read_strings)
             self._string_block = None if block == _MEMSCOPE_NO_STRINGS else block
-        if self.header.export_mode is not None and self.header.total_count > 0xFFFF:
-            self._problems.add("the other counts are modulo 65536", 12, "total_count", str(self.header.total_count))
-        if (self.header.export_mode or 0) > 1:
-            self._problems.add("export_mode is neither 0 nor 1", 16, "export_mode", str(self.header.export_mode))
+        if header.export_mode is not None and header.total_count > 0xFFFF:
+            self._problems.add("the other counts are modulo 65536", 12, "total_count", str(header.total_count))
+        if (header.export_mode or 0) > 1:
+            self._problems.add("export_mode is neither 0 nor 1", 16, "export_mode", str(header.export_mode))
         for name, place in ("reserved", 21 if self.layout == "2d" else 28), ("padding", layout.size - 2):
-            if getattr(self.header, name):
-                self._problems.add("reserved bytes are not 0", place, name, str(getattr(self.header, name)))
-        if self.header.total_count:
+            if getattr(header, name):
+                self._problems.add("reserved bytes are not 0", place, name, str(getattr(header, name)))
+        if header.total_count:
             self._judge(0)
 
     @property
@@ -9998,46 +9996,25 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             "advanced_metrics": self.advanced_metrics,
         }
 
-    def _fill(self) -> bool:
-        """Take more of the file; False at its end."""
-        if self._eof:
-            return False
-        rest = self._data[self._at :]
-        piece = self._source.read(len(rest)) if len(rest) > _CHUNK else self._source.chunk()
-        self._base += self._at
-        self._data = rest + piece
-        self._at = 0
-        self._eof = not piece
-        return bool(piece)
+    def _size(self, read: Callable[[_MemscopeFields], object]) -> int:
+        """The size of what can be read so from here on."""
+        fields = self._fields
+        start = fields.at
+        fields._problems = self._silent
+        try:
+            read(fields)
+            return fields.at - start
+        finally:
+            fields.at = start
+            fields.canonical = True
+            fields._problems = self._problems
 
-    def _have(self, size: int) -> bool:
-        """Whether there are as many bytes from here on, which are then at hand."""
-        while len(self._data) - self._at < size:
-            if not self._fill():
-                return False
-        return True
-
-    def _fields(self, problems: _Problems, where: str = "") -> _MemscopeFields:
-        """What is at hand, to be read exactly."""
-        fields = _MemscopeFields(problems, self._data, self._base, where, at=self._at)
-        fields.form = self.layout
-        fields.texts = self.strings
-        return fields
-
-    def _whole(self, read: Callable[[_MemscopeFields], None]) -> bytes:
-        """Read a part of the file that does not tell its size; returns its bytes.  A fault comes before deviations."""
-        while True:
-            try:
-                read(self._fields(self._silent))
-            except TruncatedError:
-                if not self._fill():
-                    raise
-            else:
-                break
-        fields = self._fields(self._problems)
-        read(fields)
-        data = self._data[self._at : fields.at]
-        self._at = fields.at
+    def _whole(self, read: Callable[[_MemscopeFields], object]) -> bytes:
+        """Read a part of the file; returns its bytes.  A fault comes before deviations."""
+        self._size(read)
+        read(self._fields)
+        data = self._fields.since()
+        self._fields.begin()
         return data
 
     def _read_strings(self, fields: _MemscopeFields) -> None:
@@ -10062,7 +10039,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 name = f"string_block.strings[{place}].value_length"
                 fields.problem("a string that stands there already", at, name)
             texts[text] = None
-        self.strings = [*texts]
+        self.strings = fields.texts = [*texts]
         if size != fields.at - start:
             fields.problem("size is not that of the strings", start - 4, "string_block.size", str(size))
 
@@ -10073,6 +10050,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
 
     def _read_binary_records(self) -> Iterator[Allocation]:
         # Usual records that are at hand are decoded by a generator for the layout, everything else by _read_exactly.
+        fields = self._fields
         total = self.header.total_count
         number = named = 0
         stepped_over = False
@@ -10080,10 +10058,13 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             while number < total:
                 decode = self._decoder()
                 if decode is not None:
-                    self._at, done, has_name = yield from decode(self._data, self._at, total - number)
+                    fields.at, done, has_name = yield from decode(fields.data, fields.at, total - number)
+                    fields.begin()
                     number += done
                     named += has_name
-                    if number == total or (not self._at_hand() and self._fill()):
+                    left = len(fields.data) - fields.at
+                    length = int.from_bytes(fields.data[fields.at + 1 : fields.at + 5], "little")
+                    if number == total or (left < 5 + length and fields.have(left + 1)):
                         continue
                 one = self._read_exactly(number)
                 number += 1
@@ -10092,22 +10073,17 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 else:
                     named += one.var_name is not None
                     yield one
+            fields.where = ""
             if not stepped_over:
                 self._check_counts(named)
-            if self._have(4) and self._data[self._at : self._at + 4] == b"ADVD" and self.layout >= "2a":
+            if fields.have(4) and fields.data[fields.at : fields.at + 4] == b"ADVD" and self.layout >= "2a":
                 self._read_metrics()
-            tail = self._data[self._at :] + self._source.rest()
+            tail = fields.left() + self._source.rest()
             if tail:
-                place = self._base + self._at
-                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+                fields.problem("bytes after the last record", fields.at, "trailing", _many(len(tail), "byte"))
             self._end(b"".join([*self._skipped, tail]))
         except FormatError as error:
-            self._end(b"".join([*self._skipped, self._data[self._at :]]), error)
-
-    def _at_hand(self) -> bool:
-        """Whether the next record is, as far as its Length tells."""
-        length = self._data[self._at + 1 : self._at + 5]
-        return len(self._data) - self._at >= 5 + int.from_bytes(length, "little")
+            self._end(b"".join([*self._skipped, fields.left()]), error)
 
     def _decoder(self) -> Optional[_MemscopeDecoder]:
         """What decodes the usual records of the layouts that are left; None if they are still to be told apart."""
@@ -10123,22 +10099,24 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         """Whether records are written in the form that the file was taken to be of at its start."""
         return self.layout in (self.family, "2a")
 
-    def _try(self, layout: str, number: int, stop: Optional[int]) -> Tuple[int, Optional[FormatError]]:
-        """The size of the record at hand in a layout, and what is wrong with it; within ``stop`` bytes if given."""
-        while True:
-            fields = self._fields(self._silent, f"allocations[{number}].")
-            fields.form = layout
-            start = self._at
-            if stop is not None:
-                fields.data = self._data[start : start + stop]
-                fields.at = start = 0
-            try:
-                fields.record()
-            except FormatError as error:
-                if stop is not None or not isinstance(error, TruncatedError) or not self._fill():
-                    return -1, error
-            else:
-                return fields.at - start, None
+    def _fits(self, layout: str, size: int) -> bool:
+        """Whether so many bytes are a record in a layout."""
+        start = self._fields.at
+        fields = _MemscopeFields(self._silent, self._fields.data[start : start + size])
+        fields.form, fields.texts = layout, self.strings
+        try:
+            fields.record()
+        except FormatError:
+            return False
+        return fields.at == size
+
+    def _try(self, layout: str) -> Tuple[int, Optional[FormatError]]:
+        """The size of the record at hand in a layout, and what is wrong with it."""
+        self._fields.form = layout
+        try:
+            return self._size(_MemscopeFields.record), None
+        except FormatError as error:
+            return -1, error
 
     def _judge(self, number: int) -> Tuple[int, Optional[FormatError]]:
         """Narrow the layouts by the record at hand (memscope 3).
@@ -10146,35 +10124,36 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         Returns its size, and what is wrong with it; the size of what cannot be read is where its Length leads to, if
         a record may follow there, else 0.
         """
+        fields = self._fields
+        fields.where = f"allocations[{number}]."
         left = self.header.total_count - number - 1
-        self._have(5)
-        head = self._data[self._at : self._at + 5]
+        fields.have(5)
+        head = fields.data[fields.at : fields.at + 5]
         stop = 5 + int.from_bytes(head[1:], "little")
-        whole = self._have(stop)
-        fields = self._fields(self._silent, f"allocations[{number}].")
+        whole = fields.have(stop)
         if head[:1] not in (b"", b"\1"):
             error: Optional[FormatError] = fields.fault("not a record: its type is not 1", "type", str(head[0]))
             return stop if whole and self._follows(stop, self.layout, left) else 0, error
-        exact = tuple([layout for layout in self._layouts if whole and self._try(layout, number, stop)[0] == stop])
+        exact = tuple([layout for layout in self._layouts if whole and self._fits(layout, stop)])
         if exact:
             self._layouts = exact
             return stop, None
-        trials = {layout: self._try(layout, number, None) for layout in self._layouts}
+        trials = {layout: self._try(layout) for layout in self._layouts}
         fitting = [layout for layout, (size, _) in trials.items() if size > 0 and self._follows(size, layout, left)]
         self._layouts = tuple(fitting) or self._layouts
         size, error = trials[self.layout]
         if fitting or not whole or not self._follows(stop, self.layout, left):
             return max(size, 0), error
         if size > stop:
-            fields = self._fields(self._silent, f"allocations[{number}].")
             detail = f"{stop - 5}, less than {size - 5}"
             error = fields.fault("Length is not that of the record", "length", detail, place=1)
         return stop, error
 
     def _follows(self, size: int, layout: str, left: int) -> bool:
         """Whether, so far on, another record may start, or, if none is left, the metrics or the end of the file."""
-        self._have(size + 5)
-        ahead = self._data[self._at + size : self._at + size + 5]
+        fields = self._fields
+        fields.have(size + 5)
+        ahead = fields.data[fields.at + size : fields.at + size + 5]
         if left:
             least = _MEMSCOPE_LEAST.get(layout, 65)
             return len(ahead) == 5 and ahead[0] == 1 and _U32.unpack_from(ahead, 1)[0] >= least
@@ -10183,24 +10162,28 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     def _read_exactly(self, number: int) -> Optional[Allocation]:
         """The record at hand, with every check; None for one that was stepped over."""
         size, error = self._judge(number)
-        own = self._data[self._at : self._at + size]
+        fields = self._fields
+        start = fields.at
         if error is not None:
             if not size:
                 raise error
             self._problems.step_over(error)
-            self._skipped.append(own)
-            self._at += size
+            fields.at += size
+            self._skipped.append(fields.since())
+            fields.begin()
             return None
-        fields = self._fields(self._problems, f"allocations[{number}].")
+        fields.form = self.layout
         values = fields.record()
-        length = _U32.unpack_from(self._data, self._at + 1)[0]
-        if length != fields.at - self._at - 5:
-            detail = f"{length}, not {fields.at - self._at - 5}"
-            fields.problem("Length is not that of the record", self._at + 1, "length", detail)
+        length = _U32.unpack_from(fields.data, start + 1)[0]
+        if length != fields.at - start - 5:
+            detail = f"{length}, not {fields.at - start - 5}"
+            fields.problem("Length is not that of the record", start + 1, "length", detail)
             fields.canonical = False
         usual = fields.canonical and not self._skipped and self._same_form()
-        self._at += size
-        own = b"".join([*self._skipped, own])
+        fields.at = start + size
+        own = b"".join([*self._skipped, fields.since()])
+        fields.begin()
+        fields.canonical = True
         self._skipped.clear()
         return Allocation(**values, raw=b"" if usual else own)
 
@@ -10222,6 +10205,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         def read(fields: _MemscopeFields) -> None:
             nonlocal metrics, usual
             start = fields.at
+            fields.form = self.layout
             _, size, bitmap, reserved = fields.layout(MEMSCOPE_METRICS, "metrics.")
             if reserved:
                 fields.problem("reserved bytes are not 0", start + 12, "metrics.reserved", str(reserved))
@@ -10241,59 +10225,56 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
 
     def _read_text_records(self) -> Iterator[Allocation]:
         """Layout T: the objects of the list, one by one."""
+        fields = self._fields
         scan = _memscope_scanner()
         number = 0
-        first = b"["
+        if fields.data.startswith(_MEMSCOPE_BOM):
+            fields.at = len(_MEMSCOPE_BOM)
         try:
             while True:
-                where = f"allocations[{number}]"
-                at = self._skip(0)
-                if self._data[self._at + at : self._at + at + 1] == b"]" and number:
+                fields.where = f"allocations[{number}]"
+                byte = self._next()
+                if number and byte == b"]":
                     break
-                if self._data[self._at + at : self._at + at + 1] != first:
-                    raise self._text_fault("not JSON", at, where)
-                at = self._skip(at + 1)
-                if self._data[self._at + at : self._at + at + 1] == b"]" and not number:
+                if byte != (b"," if number else b"["):
+                    raise fields.fault("not JSON" if byte else "the file ends inside this field", "")
+                fields.at += 1
+                if self._next() == b"]" and not number:
                     break
-                record, end = self._read_members(scan, at, where)
-                own = self._data[self._at : self._at + end]
+                record = self._read_members(scan)
+                own = fields.since()
+                fields.begin()
                 if own.decode("utf-8", "replace") != _memscope_members(record, first=not number):
                     record = record._replace(raw=own)
-                self._at += end
                 number += 1
-                first = b","
                 yield record
-            own = self._data[self._at : self._at + at + 1]
+            fields.at += 1
+            own = fields.since()
+            fields.begin()
             self._text_end = None if own == (b"\n]" if number else b"[]") else own
-            self._at += at + 1
-            tail = self._data[self._at :] + self._source.rest()
+            tail = fields.left() + self._source.rest()
             if tail.strip(_MEMSCOPE_BLANKS):
-                place = self._base + self._at
-                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+                fields.where = ""
+                fields.problem("bytes after the last record", fields.at, "trailing", _many(len(tail), "byte"))
             self._end(tail)
         except FormatError as error:
             self._text_end = b""
-            self._end(self._data[self._at :], error)
+            self._end(fields.left(), error)
 
-    def _skip(self, at: int) -> int:
-        """So far on the next byte stands that is no blank."""
-        if not self._base and not self._at and not at and self._data.startswith(_MEMSCOPE_BOM):
-            at = len(_MEMSCOPE_BOM)
-        while self._have(at + 1) and self._data[self._at + at] in _MEMSCOPE_BLANKS:
-            at += 1
-        return at
+    def _next(self) -> bytes:
+        """The next byte that is no blank; nothing at the end of the file."""
+        fields = self._fields
+        while fields.have(1) and fields.data[fields.at] in _MEMSCOPE_BLANKS:
+            fields.at += 1
+        return fields.data[fields.at : fields.at + 1]
 
-    def _text_fault(self, rule: str, at: int, where: str) -> FormatError:
-        if not self._have(at + 1):
-            rule = "the file ends inside this field"
-        return self._problems.fault(rule, self._base + self._at + at, where)
-
-    def _read_members(self, scan: _MemscopeScan, at: int, where: str) -> Tuple[Allocation, int]:
-        """The object that stands so far on, and where it ends."""
+    def _read_members(self, scan: _MemscopeScan) -> Allocation:
+        """The object that starts here."""
+        fields = self._fields
         size = 1 << 13
         while True:
-            more = self._have(at + size)
-            data = self._data[self._at + at : self._at + at + size]
+            more = fields.have(size)
+            data = fields.data[fields.at : fields.at + size]
             try:
                 text, bad = data.decode(), None
             except UnicodeDecodeError as error:
@@ -10304,15 +10285,16 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 if more:
                     size *= 4
                     continue
-                if not self._data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]"):
-                    raise self._text_fault("the file ends inside this field", at, where) from None
+                if not fields.data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]"):
+                    raise fields.fault("the file ends inside this field", "") from None
                 if bad is not None:
-                    raise self._text_fault("not UTF-8 in JSON", at + bad, where) from None
-                raise self._text_fault("not JSON", at, where) from None
+                    raise fields.fault("not UTF-8 in JSON", "", place=bad) from None
+                raise fields.fault("not JSON", "") from None
             record = _memscope_from_members(members)
             if isinstance(record, str):
-                raise self._text_fault("not the value of this key", at, where + record)
-            return record, at + len(text[:end].encode())
+                raise fields.fault("not the value of this key", record)
+            fields.at += len(text[:end].encode())
+            return record
 
 
 def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
