@@ -9419,13 +9419,7 @@ def _memscope_float(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-_MEMSCOPE_ESCAPES = {code: f"\\u{code:04x}" for code in range(32)}
-_MEMSCOPE_ESCAPES.update({ord(c): "\\" + name for c, name in zip('"\\\b\f\n\r\t', '"\\bfnrt')})
-
-
-def _memscope_text(text: str) -> str:
-    """Text as a JSON string of the original program (memscope 8)."""
-    return '"' + text.translate(_MEMSCOPE_ESCAPES) + '"'
+_memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string (memscope 8)
 
 
 def _memscope_json(value: Any) -> Optional[str]:
@@ -9444,7 +9438,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return _memscope_text(value)
+        return _memscope_quoted(value)
     if isinstance(value, (int, float)):
         return _memscope_float(value) if isinstance(value, float) else str(value)
     inner = line and line + "  "
@@ -9462,7 +9456,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
         value = value._asdict()
     if isinstance(value, dict):
         colon = ": " if line else ":"
-        items = [f"{_memscope_text(key)}{colon}{_memscope_json_value(value[key], inner)}" for key in value]
+        items = [f"{_memscope_quoted(key)}{colon}{_memscope_json_value(value[key], inner)}" for key in value]
     else:
         items = [_memscope_json_value(item, inner) for item in value]
     start, end = "{}" if isinstance(value, dict) else "[]"
@@ -9541,14 +9535,6 @@ def _memscope_members(record: Allocation, *, first: bool) -> str:
     if record.module_path is not None:
         members["module_path"] = record.module_path
     return ("[\n  " if first else ",\n  ") + _memscope_json_value(members, "\n  ")
-
-
-def _memscope_is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _memscope_layouts(start: bytes) -> Tuple[str, ...]:
@@ -9771,7 +9757,7 @@ def _explain_memscope_value(walk: _Walk, name: str, type: str, layout: str, text
         walk.annotate("null")
         return None
     text = walk.text(name, size)
-    if not _memscope_is_utf8(_encode_text(text)):
+    if any("\udc80" <= letter <= "\udcff" for letter in text):
         walk.problem("not UTF-8")
     return text
 
@@ -9912,7 +9898,9 @@ class _MemscopeFields(_Fields):
         if type == "ostr" and size == (_MEMSCOPE_NULL if self.form >= "2c" else 0):
             return None
         data = self.take(name, size)
-        if not _memscope_is_utf8(data):
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
             self.problem("not UTF-8", self.at - size, name)
         return _decode_text(data)
 
@@ -10508,45 +10496,35 @@ _MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB")
 def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
     """A smart pointer in its usual form, and where it ends; ValueError, IndexError or struct.error is another."""
     pointer, flag, *sizes, is_weak, owner, gone, kind = _MEMSCOPE_PLAIN_POINTER(data, at)
-    if not (flag or any(sizes)) and is_weak < 2 and owner < 2 and gone < 2:
-        values: Tuple[Any, ...] = (
-            pointer,
-            None,
-            (),
-            (),
-            None,
-            is_weak == 1,
-            owner == 1,
-            gone == 1,
-            _MEMSCOPE_POINTERS[kind],
-        )
-        return tuple.__new__(SmartPointer, values), at + 22
-    at += 9
     origin = weak = None
-    if flag:
-        (origin,) = _U64.unpack_from(data, at)
-        at += 8
-    (size,) = _U32.unpack_from(data, at)
-    at += 4
-    clones = _memscope_numbers(data, at, size)
-    at += 8 * size
-    (size,) = _U32.unpack_from(data, at)
-    at += 4
+    clones: Tuple[int, ...] = ()
     history: Tuple[RefCount, ...] = ()
-    if size:
-        counts = iter(_memscope_numbers(data, at, 3 * size))
+    has_weak = 0
+    if not flag and not any(sizes):
+        at += 22
+    else:
+        at += 9
+        if flag:
+            (origin,) = _U64.unpack_from(data, at)
+            at += 8
+        (size,) = _U32.unpack_from(data, at)
+        clones = _memscope_numbers(data, at + 4, size)
+        at += 4 + 8 * size
+        (size,) = _U32.unpack_from(data, at)
+        counts = iter(_memscope_numbers(data, at + 4, 3 * size))
         history = tuple([tuple.__new__(RefCount, triple) for triple in zip(counts, counts, counts)])
-        at += 24 * size
-    has_weak = data[at]
-    at += 1
-    if has_weak:
-        (weak,) = _U64.unpack_from(data, at)
-        at += 8
-    is_weak, owner, gone, kind = data[at : at + 4]
+        at += 4 + 24 * size
+        has_weak = data[at]
+        at += 1
+        if has_weak:
+            (weak,) = _U64.unpack_from(data, at)
+            at += 8
+        is_weak, owner, gone, kind = data[at : at + 4]
+        at += 4
     if max(flag, has_weak, is_weak, owner, gone) > 1:
         raise ValueError("a flag of another form")
     values = (pointer, origin, clones, history, weak, is_weak == 1, owner == 1, gone == 1, _MEMSCOPE_POINTERS[kind])
-    return tuple.__new__(SmartPointer, values), at + 4
+    return tuple.__new__(SmartPointer, values), at
 
 
 def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
@@ -12327,7 +12305,6 @@ _MEMSCOPE_DEPTH = 127  # levels of objects and lists in each other that upstream
 _MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
 # What JSON holds that is not compact, may be escaped otherwise, or is Python's; where strings hold it, it does no harm.
 _MEMSCOPE_LOOSE = (*"\n\r\t", ", ", ": ", "{ ", "[ ", " ,", " :", " }", " ]", "\\u", "\\/", "NaN", "Infinity")
-_memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string, as upstream writes it
 
 
 def _memscope_digits(digits: str) -> Union[float, str]:
@@ -12387,18 +12364,6 @@ def _memscope_chunks(file: IO[bytes], offset: int = 0) -> Iterator[bytes]:
     yield from iter(lambda: file.read(_CHUNK), b"")
 
 
-def _memscope_start(reader: MemscopeReader, options: _Options) -> Tuple[str, Iterator[Allocation]]:
-    """The layout whose time the converter is of, which the first record tells, and all records."""
-    records = iter(reader)
-    first = [record for _, record in zip((0,), records)]
-
-    def all_records() -> Iterator[Allocation]:
-        yield from first
-        yield from records
-
-    return options.layout or reader.layout, all_records()
-
-
 def _memscope_refuse(reader: MemscopeReader, *, cut: bool = False) -> None:
     """Raise what upstream's converters refuse; some take files that are cut, all cut metrics (memscope 12)."""
     for problem in reader.problems:
@@ -12413,15 +12378,12 @@ def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optio
     Unless ``like_upstream`` with what that leaves out.  Upstream indents the JSON before 3c, that of a page always.
     """
     upstream = options.like_upstream
-    layout, records = _memscope_start(reader, options)
+    layout = options.layout or reader.layout
     if indented is None:
         indented = upstream and layout < "3c"
-    names = [*Allocation._fields[:2], *Allocation._fields[4:7], *Allocation._fields[2:4]]
-    names += ["thread_id"] * (not upstream) + ["borrow_count", "stack_trace", "is_leaked", "lifetime_ms"]
     borrows = not upstream or layout >= "3b"
-    start = 12 if borrows else 15
     end = 30 if not upstream or layout >= "2c" else 29  # drop_chain_analysis came with 2c
-    names += Allocation._fields[start:end]
+    names = [*_MEMSCOPE_KEYS[:7], *_MEMSCOPE_KEYS[7 + upstream : 12], *_MEMSCOPE_KEYS[12 if borrows else 15 : end]]
     comma, colon = (",\n    ", ": ") if indented else (",", ":")
     keys = [f'{comma}"{name}"{colon}' for name in names]
     keys[0] = ("\n  {" if indented else "{") + keys[0][1:]
@@ -12441,7 +12403,7 @@ def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optio
         return made.replace("\n", "\n    ") if indented else made
 
     before = "["
-    for record in records:
+    for record in reader:
         ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
         values = [
             str(ptr),
@@ -12560,7 +12522,7 @@ def _memscope_type_item(
             '{"inheritance":"none","relationships":[]}',
             '{"usage_count":1,"usage_pattern":"single"}',
         ]
-    values = record[18], record[17], record[23], record[16], record[15], record[24], record[25]
+    values = [getattr(record, name) for name in _MEMSCOPE_TYPE_OBJECTS]
     if values.count(None) < len(values):
         absent = [
             other if value is None else _memscope_part(name, value, form, upstream=upstream)
@@ -12602,7 +12564,7 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
     exact sums, and as unsafe_ffi the risks that the records run (erratum 6).
     """
     upstream = options.like_upstream
-    layout, records = _memscope_start(reader, options)
+    layout = options.layout or reader.layout
     old = upstream and layout < "2d"
     new = upstream and not old
     text = _memscope_quoted
@@ -12633,7 +12595,7 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
         yield "lifetime", b'{"lifecycle_events":['
         yield "performance", b'{"allocations":['
         yield "unsafe_ffi", b'{"boundary_events":[],"enhanced_ffi_data":[' if old else b"["
-        for record in records:
+        for record in reader:
             ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrows, is_leaked, lifetime_ms = record[:12]
             if old:
                 var, type = ("unknown" if name is None else name for name in (var, type))
@@ -12692,12 +12654,14 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
                 )
             start = f'{{"borrow_count":{borrows},'
             end = f'"size":{size},"thread_id":{thread_text},"timestamp_alloc":{alloc},{names}'
+            fragments = '"fragmentation_score":0.0'
+            if not new:
+                analysis = record.fragmentation_analysis
+                made = _memscope_part("fragmentation_analysis", analysis, form, upstream=upstream)
+                fragments = f'"fragmentation_analysis":{made}'
             if old:
                 memory.append(f'{start}"is_leaked":{leaked},"ptr":"{ptr:#x}","scope_name":{scope_text},{end}')
-                fragments = _memscope_part(
-                    "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
-                )
-                performance.append(f'{start}"fragmentation_analysis":{fragments},"ptr":"{ptr:#x}",{end}')
+                performance.append(f'{start}{fragments},"ptr":"{ptr:#x}",{end}')
                 state = _memscope_part("runtime_state", record.runtime_state, form, upstream=upstream)
                 frames = "null" if stack is None else f"[{','.join(map(text, stack))}]"
                 unsafe.append(
@@ -12713,13 +12677,7 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
                     f'{start}{place},"size":{size},"stack_trace":{frames},"thread_id":{thread_text}'
                     f',"timestamp_alloc":{alloc},"timestamp_dealloc":{ended},{names}'
                 )
-                if new:
-                    fragments = '"fragmentation_score":0.0'
-                else:
-                    analysis = _memscope_part(
-                        "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
-                    )
-                    fragments = f'"fragmentation_analysis":{analysis}'
+                if not new:
                     for severity, risk in memscope_risks(record):
                         unsafe.append(
                             f'{{"ptr":"{ptr:#x}","risk":"{risk}","severity":"{severity}","size":{size}'
@@ -12731,7 +12689,6 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
         yield from flush()
         if upstream:
             _memscope_refuse(reader, cut=True)
-        if upstream:
             total &= _U64_MAX
         mean = f'"average_size":{total // max(count, 1)}'
         sizes = f'"max_size":{largest},"min_size":{min(smallest, largest)},"total_allocations":{count}'
@@ -13532,7 +13489,7 @@ def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
         yield "objects", ", ".join([f"{name} {number:,}" for name, number in counts.items() if number]) or "none"
     metrics = reader.advanced_metrics
     if metrics is not None:
-        lists = [f"{name} {len(getattr(metrics, name) or ()):,}" for name in ("lifecycle", "container", "type_usage")]
+        lists = [f"{name} {len(getattr(metrics, name) or ()):,}" for name in _MEMSCOPE_LISTS]
         yield "metrics", f"ADVD, bitmap 0x{metrics.metrics_bitmap:x}: {', '.join(lists)}"
 
 
