@@ -9640,70 +9640,52 @@ def _explain_memscope_record(
 ) -> Tuple[Tuple[str, ...], Optional[bool]]:
     """A record of one of the layouts; returns those it fits, and whether it has a name; None if it is stepped over."""
     start = walk.offset
-    head = walk.data[start : start + 5]
     where = f"allocations[{number}]."
-    stop = start + 5 + int.from_bytes(head[1:], "little")
-    trials: Dict[str, Tuple[int, Optional[FormatError]]] = {}
+    stop = start + 5 + int.from_bytes(walk.data[start + 1 : start + 5], "little")
+    trials = {}
+    named = {}
     for layout in layouts:
-        found = None
-        if stop <= len(walk.data):
-            found = _explain_memscope_trial(walk, where, layout, texts, stop)
-        if found is None or found[0] != stop:
-            found = _explain_memscope_trial(walk, where, layout, texts, None)
-        trials[layout] = found
-    follows = [
-        one for one in layouts if trials[one][0] > 0 and _explain_memscope_follows(walk, trials[one][0], one, left)
-    ]
-    exact = tuple(layout for layout in layouts if trials[layout] == (stop, None))
-    layouts = exact or tuple(follows) or layouts
+        trial = trials[layout] = _Walk(walk.format, walk.rules, walk.data, recover=False)
+        trial._prefix, trial.offset = where, start
+        try:
+            named[layout] = _explain_memscope_fields(trial, layout, texts)
+        except FormatError as error:
+            trial.error = error
+    exact = tuple([layout for layout in named if trials[layout].offset == stop])
+    follows = tuple(
+        [layout for layout in named if _explain_memscope_follows(walk, trials[layout].offset, layout, left)]
+    )
+    layouts = exact or follows or layouts
     layout = layouts[0]
-    end, error = trials[layout]
+    end, fault = trials[layout].offset, trials[layout].error
     at_length = stop <= len(walk.data) and _explain_memscope_follows(walk, stop, layout, left)
-    too_long = error is None and end > stop and not follows and at_length
-    if too_long:
+    if fault is None and end > stop and not follows and at_length:
         detail = f"{stop - start - 5}, less than {end - start - 5}"
-        error = walk.fault("Length is not that of the record", start + 1, where + "length", detail)
-    if error is not None and at_length and walk.recover:
-        walk.unread(error, stop)
+        fault = walk.fault("Length is not that of the record", start + 1, where + "length", detail)
+    if fault is not None and at_length and walk.recover:
+        walk.unread(fault, stop)
         return layouts, None
-    walk._indexes["allocations"] = number - 1  # also after records that were stepped over
-    with walk.record("allocations"):
-        if error is not None and error.where == where + "type":
-            raise error
-        walk.fixed("type", "B")
-        walk.fixed("length", "I", "bytes after this field")
-        name = None
-        for field, type in _memscope_fields(layout):
-            value = _explain_memscope_value(walk, field, type, layout, texts)
-            if field == "var_name":
-                name = value
-        if too_long and error is not None:
-            raise error
-        if walk.offset != stop:
-            if not follows and at_length:
-                walk.take("rest", stop - walk.offset, "bytes")
-            walk.problem("Length is not that of the record", "length")
-    return layouts, name is not None
+    walk._spans += trials[layout]._spans
+    walk.offset = end
+    if fault is not None:
+        raise fault
+    if end != stop:
+        if not follows and at_length:
+            walk.take(where + "rest", stop - end, "bytes")
+        walk.problem("Length is not that of the record", where + "length")
+    return layouts, named[layout]
 
 
-def _explain_memscope_trial(
-    walk: _Walk, where: str, layout: str, texts: Sequence[str], stop: Optional[int]
-) -> Tuple[int, Optional[FormatError]]:
-    """Where a record of that layout ends, and what is wrong with it; of the bytes up to ``stop`` only."""
-    start = walk.offset
-    trial = _Walk(walk.format, walk.rules, walk.data[start:stop] if stop else walk.data, recover=False)
-    trial._prefix = where
-    trial.offset = 0 if stop else start
-    try:
-        if walk.data[start : start + 1] not in (b"", b"\1"):
-            raise trial.fault("not a record: its type is not 1", start, "type", str(walk.data[start]))
-        trial.fixed("type", "B")
-        trial.fixed("length", "I")
-        for field, type in _memscope_fields(layout):
-            _explain_memscope_value(trial, field, type, layout, texts)
-    except FormatError as error:
-        return -1, error
-    return trial.offset + (start if stop else 0), None
+def _explain_memscope_fields(walk: _Walk, layout: str, texts: Sequence[str]) -> bool:
+    """A record of that layout; returns whether it has a name."""
+    type = walk.data[walk.offset : walk.offset + 1]
+    if type not in (b"", b"\1"):
+        raise walk.fault("not a record: its type is not 1", walk.offset, "type", str(type[0]))
+    walk.fixed("type", "B")
+    walk.fixed("length", "I", "bytes after this field")
+    fields = _memscope_fields(layout)
+    values = {field: _explain_memscope_value(walk, field, type, layout, texts) for field, type in fields}
+    return values["var_name"] is not None
 
 
 def _explain_memscope_follows(walk: _Walk, at: int, layout: str, left: int) -> bool:
