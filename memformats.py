@@ -9145,7 +9145,7 @@ _MEMSCOPE_NO_STRINGS = b"NONE" + bytes(4)
 _MEMSCOPE_NUMBERS = {"u32": "I", "u64": "Q", "f64": "d"}
 _MEMSCOPE_FORMS = {type: struct.Struct("<" + code) for type, code in _MEMSCOPE_NUMBERS.items()}
 _MEMSCOPE_LEAST = {"1a": 36, "1b": 47, "3b": 68, "3c": 68}  # bytes of a record at least, after Length; else 65
-_MEMSCOPE_POINTERS = tuple(_MEMSCOPE_CHOICES["pointer_type"])
+_MEMSCOPE_POINTERS, _MEMSCOPE_REASONS, _MEMSCOPE_LEVELS = map(tuple, _MEMSCOPE_CHOICES.values())
 _MEMSCOPE_LISTS = ("lifecycle", "container", "type_usage")  # of the metrics, by bit of metrics_bitmap
 MEMSCOPE_METRICS_BITMAPS = {"default": 0x23, "comprehensive": 0x3FB}
 
@@ -9540,7 +9540,7 @@ def _memscope_members(record: Allocation, *, first: bool) -> str:
 def _memscope_layouts(start: bytes) -> Tuple[str, ...]:
     """The layouts that a file may have that starts with these 36 bytes, the likeliest first (memscope 3).
 
-    Where the string block stands tells more than the version: upstream reads 3c also as version 2 (memscope 12).
+    Where the string block stands tells more than the version: today's program reads its own layout also as version 2.
     """
     version = int.from_bytes(start[8:12], "little")
     if version == 1:
@@ -10289,7 +10289,6 @@ def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
     lived = struct.Struct("<QBIIIB").unpack_from
     cloned = struct.Struct("<BIBB").unpack_from
     cloned_after = struct.Struct("<QBIBB").unpack_from
-    problems = _Problems("memscope", MEMSCOPE_RULES, strict=True, recover=False)
     absent = bytes(14)
     nothing = (None,) * 14
     none = b""
@@ -10436,11 +10435,7 @@ def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
                         elif flag > 1 or (both and place < 2):
                             break
                         elif place < 2 and binary:
-                            if place:  # which no tracker writes, so that it need not be quick
-                                fields = _MemscopeFields(problems, data, at=at)
-                                value, at = fields.value("", "memory_layout"), fields.at
-                            else:
-                                value, at = _memscope_pointer_at(data, at)
+                            value, at = (_memscope_layout_at if place else _memscope_pointer_at)(data, at)
                             objects.append(value)
                         else:
                             (length,) = size_at(data, at)
@@ -10472,6 +10467,12 @@ def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
 
 _MEMSCOPE_PLAIN_POINTER = struct.Struct("<QBIIBBBBB").unpack_from
 _MEMSCOPE_TRIPLE = struct.Struct("<QQQ").pack
+_MEMSCOPE_LAYOUT_START = struct.Struct("<QQI")
+_MEMSCOPE_FIELD_END = struct.Struct("<QQQB")
+_MEMSCOPE_NUMBER_SIZE = struct.Struct("<QI")
+_MEMSCOPE_NUMBERS_BYTE = struct.Struct("<QQB")
+_MEMSCOPE_FLOAT_SIZE = struct.Struct("<dI")
+_MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB")
 
 
 def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
@@ -10517,17 +10518,82 @@ def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
     return struct.unpack_from(f"<{size}Q", data, at)
 
 
+def _memscope_layout_at(data: bytes, at: int) -> Tuple[MemoryLayout, int]:
+    """A memory layout in its usual form, and where it ends; raises the same."""
+    new = tuple.__new__
+    total, alignment, size = _MEMSCOPE_LAYOUT_START.unpack_from(data, at)
+    at += 20
+    fields = []
+    for _ in range(size):
+        name, at = _memscope_text_at(data, at)
+        kind, at = _memscope_text_at(data, at)
+        *numbers, padding = _MEMSCOPE_FIELD_END.unpack_from(data, at)
+        at += 25
+        if padding > 1:
+            raise ValueError("a flag of another form")
+        fields.append(new(FieldLayout, (name, kind, *numbers, padding == 1)))
+    padding, size = _MEMSCOPE_NUMBER_SIZE.unpack_from(data, at)
+    at += 12
+    places = []
+    for _ in range(size):
+        start, length, reason = _MEMSCOPE_NUMBERS_BYTE.unpack_from(data, at)
+        at += 17
+        text = ""
+        if reason == 3:
+            text, at = _memscope_text_at(data, at)
+        places.append(new(PaddingLocation, (start, length, new(PaddingReason, (_MEMSCOPE_REASONS[reason], text)))))
+    (ratio,) = _MEMSCOPE_FORMS["f64"].unpack_from(data, at)
+    advice, at = _memscope_texts_at(data, at + 8)
+    use, cache, waste, level = _MEMSCOPE_EFFICIENCY.unpack_from(data, at)
+    at += 25
+    savings = 0
+    suggestions: Tuple[str, ...] = ()
+    if level:
+        (savings,) = _U64.unpack_from(data, at)
+        at += 8
+        if level > 1:
+            suggestions, at = _memscope_texts_at(data, at)
+    potential = new(OptimizationPotential, (_MEMSCOPE_LEVELS[level], savings, suggestions))
+    flag = data[at]
+    at += 1
+    analysis = None
+    if flag:
+        analysis, at = _memscope_text_at(data, at)
+    if flag > 1:
+        raise ValueError("a flag of another form")
+    info = new(PaddingInfo, (padding, tuple(places), ratio, advice))
+    efficiency = new(LayoutEfficiency, (use, cache, waste, potential))
+    return new(MemoryLayout, (total, alignment, tuple(fields), info, efficiency, analysis)), at
+
+
+def _memscope_text_at(data: bytes, at: int) -> Tuple[str, int]:
+    (size,) = _U32.unpack_from(data, at)
+    at += 4 + size
+    if at > len(data):
+        raise ValueError("the text goes on")
+    return data[at - size : at].decode(), at
+
+
+def _memscope_texts_at(data: bytes, at: int) -> Tuple[Tuple[str, ...], int]:
+    (size,) = _U32.unpack_from(data, at)
+    at += 4
+    texts = []
+    for _ in range(size):
+        text, at = _memscope_text_at(data, at)
+        texts.append(text)
+    return tuple(texts), at
+
+
 # ---- memscope: Writer
 
 
 class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
-    """Writes a ``.memscope`` file, in layout 3c, that of memscope-rs 0.1.5 to 0.1.10, or in another.
+    """Writes a ``.memscope`` file, in layout 3c, which today's programs open, or in another (memscope 11).
 
     ``mode`` is ``"full"``, ``"user"``, which leaves out records without a name, or ``"legacy"``, whose header counts
     all records as the user's; layouts before 2d have none.  ``metrics`` adds the section ADVD, with what the original's
-    ``"default"`` or ``"comprehensive"`` configuration puts there, in legacy mode since 2d.  The counts are filled in
-    with every 500 records, by ``flush`` and by ``close``, so the file must be seekable, unless a document or layout T
-    is written.
+    ``"default"`` or ``"comprehensive"`` configuration puts there.  The counts are filled in with every 500 records, by
+    ``flush`` and by ``close``, so the file must be seekable, unless a document or layout T is written.
     """
 
     format = "memscope"
@@ -10839,7 +10905,7 @@ def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
                     slots = [pointer, memory, *slots]
                 else:
                     parts.append(b"\0" if pointer is None else b"\1" + _memscope_pointer_bytes(pointer))
-                    parts.append(_memscope_write_value("memory_layout", "?memory_layout", memory, layout))
+                    parts.append(b"\0" if memory is None else b"\1" + _memscope_layout_bytes(memory))
                 for slot in slots:
                     if slot is None:
                         parts.append(b"\0")
@@ -10895,6 +10961,41 @@ def _memscope_pointer_bytes(pointer: SmartPointer) -> bytes:
         bytes([*flags, _MEMSCOPE_POINTERS.index(pointer.pointer_type)]),
     ]
     return b"".join(parts)
+
+
+def _memscope_layout_bytes(layout: MemoryLayout) -> bytes:
+    """The same of a usual memory layout."""
+    total, alignment, fields, info, efficiency, analysis = layout
+    parts = [_MEMSCOPE_LAYOUT_START.pack(total, alignment, len(fields))]
+    for name, kind, offset, size, field_alignment, padding in fields:
+        if type(padding) is not bool:
+            raise TypeError("a flag that is no bool")
+        numbers = _MEMSCOPE_FIELD_END.pack(offset, size, field_alignment, padding)
+        parts += (_memscope_texts_bytes((name, kind)), numbers)
+    parts.append(_MEMSCOPE_NUMBER_SIZE.pack(info.total_padding_bytes, len(info.padding_locations)))
+    for start, size, (reason, text) in info.padding_locations:
+        parts.append(_MEMSCOPE_NUMBERS_BYTE.pack(start, size, _MEMSCOPE_REASONS.index(reason)))
+        if reason == "Other":
+            parts.append(_memscope_texts_bytes((text,)))
+        elif text:
+            raise ValueError("a text that is not stored")
+    advice = info.optimization_suggestions
+    parts += (_MEMSCOPE_FLOAT_SIZE.pack(info.padding_ratio, len(advice)), _memscope_texts_bytes(advice))
+    use, cache, waste, (kind, savings, suggestions) = efficiency
+    level = _MEMSCOPE_LEVELS.index(kind)
+    parts.append(_MEMSCOPE_EFFICIENCY.pack(use, cache, waste, level))
+    if level:
+        parts.append(_U64.pack(savings))
+    if level > 1:
+        parts += (_U32.pack(len(suggestions)), _memscope_texts_bytes(suggestions))
+    elif suggestions or (savings and not level):
+        raise ValueError("suggestions that are not stored")
+    parts.append(b"\0" if analysis is None else b"\1" + _memscope_texts_bytes((analysis,)))
+    return b"".join(parts)
+
+
+def _memscope_texts_bytes(texts: Iterable[str]) -> bytes:
+    return b"".join([_U32.pack(len(data)) + data for data in map(_encode_text, texts)])
 
 
 # ---- memscope: semantics
@@ -12263,7 +12364,7 @@ def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optio
     if indented is None:
         indented = upstream and layout < "3c"
     borrows = not upstream or layout >= "3b"
-    end = 30 if not upstream or layout >= "2c" else 29  # drop_chain_analysis came in the days of 2c
+    end = 30 if not upstream or layout >= "2c" else 29  # drop_chain_analysis came with 2c
     names = [*_MEMSCOPE_KEYS[:7], *_MEMSCOPE_KEYS[7 + upstream : 12], *_MEMSCOPE_KEYS[12 if borrows else 15 : end]]
     comma, colon = (",\n    ", ": ") if indented else (",", ":")
     keys = [f'{comma}"{name}"{colon}' for name in names]
