@@ -9127,87 +9127,25 @@ _MEMSCOPE_RECORD: Tuple[Tuple[str, str, str], ...] = (
     ("memory_layout", "?memory_layout", "1c"),
     *[(name, "?json", "1c") for name in MEMSCOPE_SLOTS],
 )
-# The structures (memscope 7 and 9).
-_MEMSCOPE_STRUCTURES: Mapping[str, Tuple[Tuple[str, str], ...]] = {
-    "borrow_info": (
-        ("immutable_borrows", "u32"),
-        ("mutable_borrows", "u32"),
-        ("max_concurrent_borrows", "u32"),
-        ("last_borrow_timestamp", "?u64"),
-    ),
-    "clone_info": (("clone_count", "u32"), ("is_clone", "bool"), ("original_ptr", "?u64")),
-    "smart_pointer_info": (
-        ("data_ptr", "u64"),
-        ("cloned_from", "?u64"),
-        ("clones", "*u64"),
-        ("ref_count_history", "*ref_count"),
-        ("weak_count", "?u64"),
-        ("is_weak_reference", "flag"),
-        ("is_data_owner", "flag"),
-        ("is_implicitly_deallocated", "flag"),
-        ("pointer_type", "pointer_type"),
-    ),
-    "ref_count": (("timestamp", "u64"), ("strong_count", "u64"), ("weak_count", "u64")),
-    "memory_layout": (
-        ("total_size", "u64"),
-        ("alignment", "u64"),
-        ("field_layout", "*field_layout"),
-        ("padding_info", "padding_info"),
-        ("layout_efficiency", "layout_efficiency"),
-        ("container_analysis", "?plain_json"),
-    ),
-    "field_layout": (
-        ("field_name", "pstr"),
-        ("field_type", "pstr"),
-        ("offset", "u64"),
-        ("size", "u64"),
-        ("alignment", "u64"),
-        ("is_padding", "bool"),
-    ),
-    "padding_info": (
-        ("total_padding_bytes", "u64"),
-        ("padding_locations", "*padding_location"),
-        ("padding_ratio", "f64"),
-        ("optimization_suggestions", "*pstr"),
-    ),
-    "padding_location": (("start_offset", "u64"), ("size", "u64"), ("reason", "reason")),
-    "layout_efficiency": (
-        ("memory_utilization", "f64"),
-        ("cache_friendliness", "f64"),
-        ("alignment_waste", "u64"),
-        ("optimization_potential", "potential"),
-    ),
-    "lifecycle": (("ptr", "u64"), ("lifetime_ms", "u64"), ("lifecycle_tracking", "?json")),
-    "container": (("ptr", "u64"), ("json", "json")),
-    "type_usage": (("ptr", "u64"), ("json", "json")),
-}
 _MEMSCOPE_JSON_ONLY = ("1c", "2a", "T")  # the layouts in which a smart pointer and a memory layout are JSON
 # The choices: a byte, the place in the list, and what follows it.
-_MEMSCOPE_CHOICES: Mapping[str, Tuple[Tuple[str, Tuple[Tuple[str, str], ...]], ...]] = {
-    "pointer_type": (("Rc", ()), ("Arc", ()), ("RcWeak", ()), ("ArcWeak", ()), ("Box", ())),
-    "reason": (
-        ("FieldAlignment", ()),
-        ("StructAlignment", ()),
-        ("EnumDiscriminant", ()),
-        ("Other", (("text", "pstr"),)),
-    ),
-    "potential": (
-        ("None", ()),
-        ("Minor", (("potential_savings", "u64"),)),
-        ("Moderate", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
-        ("Major", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
-    ),
+_MEMSCOPE_CHOICES: Mapping[str, Mapping[str, Tuple[Tuple[str, str], ...]]] = {
+    "pointer_type": dict.fromkeys(("Rc", "Arc", "RcWeak", "ArcWeak", "Box"), ()),
+    "reason": {"FieldAlignment": (), "StructAlignment": (), "EnumDiscriminant": (), "Other": (("text", "pstr"),)},
+    "potential": {
+        "None": (),
+        "Minor": (("potential_savings", "u64"),),
+        **dict.fromkeys(("Moderate", "Major"), (("potential_savings", "u64"), ("suggestions", "*pstr"))),
+    },
 }
-_BOM = b"\xef\xbb\xbf"
-_JSON_BLANKS = b" \t\r\n"
+_MEMSCOPE_BOM = b"\xef\xbb\xbf"
+_MEMSCOPE_BLANKS = b" \t\r\n"
 _MEMSCOPE_MARKERS = (b"NONE", b"STBL")
 _MEMSCOPE_NO_STRINGS = b"NONE" + bytes(4)
 _MEMSCOPE_NUMBERS = {"u32": "I", "u64": "Q", "f64": "d"}
 _MEMSCOPE_FORMS = {type: struct.Struct("<" + code) for type, code in _MEMSCOPE_NUMBERS.items()}
 _MEMSCOPE_LEAST = {"1a": 36, "1b": 47, "3b": 68, "3c": 68}  # bytes of a record at least, after Length; else 65
-_MEMSCOPE_POINTERS, _MEMSCOPE_REASONS, _MEMSCOPE_LEVELS = (
-    tuple([kind for kind, _ in _MEMSCOPE_CHOICES[type]]) for type in ("pointer_type", "reason", "potential")
-)
+_MEMSCOPE_POINTERS, _MEMSCOPE_REASONS, _MEMSCOPE_LEVELS = map(tuple, _MEMSCOPE_CHOICES.values())
 _MEMSCOPE_LISTS = ("lifecycle", "container", "type_usage")  # of the metrics, by bit of metrics_bitmap
 MEMSCOPE_METRICS_BITMAPS = {"default": 0x23, "comprehensive": 0x3FB}
 
@@ -9364,7 +9302,8 @@ class Allocation(NamedTuple):
 
     Times are ns since 1970, ``lifetime_ms`` is in ms, ``size`` in bytes.  The twelve slots from ``generic_info`` on
     are JSON text as it stands in the file; so are ``smart_pointer_info`` and ``memory_layout`` in layouts 1c, 2a and T.
-    ``slot`` parses them, and ``slot_text`` gives them as text in every layout.  Only T has the last two.
+    ``slot`` parses them, and ``slot_text`` gives them as text in every layout.  Only T has ``drop_chain_analysis``
+    and ``module_path``.
     """
 
     ptr: int
@@ -9440,22 +9379,25 @@ class AdvancedMetrics(NamedTuple):
     raw: Raw = b""
 
 
-# The classes of structures and choices, and the types by class, for their JSON.
+_MEMSCOPE_OBJECTS: Tuple[Tuple[str, Type[Any], str], ...] = (  # memscope 7 and 9: the types of their fields
+    ("borrow_info", BorrowInfo, "u32 u32 u32 ?u64"),
+    ("clone_info", CloneInfo, "u32 bool ?u64"),
+    ("smart_pointer_info", SmartPointer, "u64 ?u64 *u64 *ref_count ?u64 flag flag flag pointer_type"),
+    ("ref_count", RefCount, "u64 u64 u64"),
+    ("memory_layout", MemoryLayout, "u64 u64 *field_layout padding_info layout_efficiency ?plain_json"),
+    ("field_layout", FieldLayout, "pstr pstr u64 u64 u64 bool"),
+    ("padding_info", PaddingInfo, "u64 *padding_location f64 *pstr"),
+    ("padding_location", PaddingLocation, "u64 u64 reason"),
+    ("layout_efficiency", LayoutEfficiency, "f64 f64 u64 potential"),
+    ("lifecycle", LifecycleMetric, "u64 u64 ?json"),
+    ("container", JsonMetric, "u64 json"),
+    ("type_usage", JsonMetric, "u64 json"),
+)
+_MEMSCOPE_STRUCTURES = {type: tuple(zip(kind._fields, types.split())) for type, kind, types in _MEMSCOPE_OBJECTS}
 _MEMSCOPE_CLASSES: Mapping[str, Type[Any]] = {
-    "borrow_info": BorrowInfo,
-    "clone_info": CloneInfo,
-    "smart_pointer_info": SmartPointer,
-    "ref_count": RefCount,
-    "memory_layout": MemoryLayout,
-    "field_layout": FieldLayout,
-    "padding_info": PaddingInfo,
-    "padding_location": PaddingLocation,
-    "layout_efficiency": LayoutEfficiency,
+    **{type: kind for type, kind, _ in _MEMSCOPE_OBJECTS},
     "reason": PaddingReason,
     "potential": OptimizationPotential,
-    "lifecycle": LifecycleMetric,
-    "container": JsonMetric,
-    "type_usage": JsonMetric,
 }
 
 
@@ -9477,13 +9419,7 @@ def _memscope_float(value: float) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
-_MEMSCOPE_ESCAPES = {code: f"\\u{code:04x}" for code in range(32)}
-_MEMSCOPE_ESCAPES.update({ord(c): "\\" + name for c, name in zip('"\\\b\f\n\r\t', '"\\bfnrt')})
-
-
-def _memscope_text(text: str) -> str:
-    """Text as a JSON string of the original program (memscope 8)."""
-    return '"' + text.translate(_MEMSCOPE_ESCAPES) + '"'
+_memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string (memscope 8)
 
 
 def _memscope_json(value: Any) -> Optional[str]:
@@ -9502,7 +9438,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
     if value is None or value is True or value is False:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return _memscope_text(value)
+        return _memscope_quoted(value)
     if isinstance(value, (int, float)):
         return _memscope_float(value) if isinstance(value, float) else str(value)
     inner = line and line + "  "
@@ -9510,7 +9446,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
         value = {"Other": value.text} if value.kind == "Other" else value.kind
         return _memscope_json_value(value, line)
     if isinstance(value, OptimizationPotential):
-        names = [name for name, _ in dict(_MEMSCOPE_CHOICES["potential"])[value.kind]]
+        names = [name for name, _ in _MEMSCOPE_CHOICES["potential"][value.kind]]
         choice = {value.kind: {name: getattr(value, name) for name in names}} if names else value.kind
         return _memscope_json_value(choice, line)
     if isinstance(value, MemoryLayout) and value.container_analysis:
@@ -9520,7 +9456,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
         value = value._asdict()
     if isinstance(value, dict):
         colon = ": " if line else ":"
-        items = [f"{_memscope_text(key)}{colon}{_memscope_json_value(value[key], inner)}" for key in value]
+        items = [f"{_memscope_quoted(key)}{colon}{_memscope_json_value(value[key], inner)}" for key in value]
     else:
         items = [_memscope_json_value(item, inner) for item in value]
     start, end = "{}" if isinstance(value, dict) else "[]"
@@ -9553,7 +9489,7 @@ def _memscope_from_json(type_: str, value: Any) -> Any:
         return _MEMSCOPE_CLASSES[type_](*[_memscope_from_json(inner, value.get(name)) for name, inner in fields])
     if type_ in _MEMSCOPE_CHOICES:
         ((kind, inside),) = value.items() if isinstance(value, dict) and len(value) == 1 else ((value, {}),)
-        choices = dict(_MEMSCOPE_CHOICES[type_])
+        choices = _MEMSCOPE_CHOICES[type_]
         if isinstance(kind, str) and kind in choices:
             if type_ not in _MEMSCOPE_CLASSES:
                 return kind
@@ -9601,14 +9537,6 @@ def _memscope_members(record: Allocation, *, first: bool) -> str:
     return ("[\n  " if first else ",\n  ") + _memscope_json_value(members, "\n  ")
 
 
-def _memscope_is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _memscope_layouts(start: bytes) -> Tuple[str, ...]:
     """The layouts that a file may have that starts with these 36 bytes, the likeliest first (memscope 3).
 
@@ -9641,7 +9569,7 @@ def _memscope_fields(layout: str) -> List[Tuple[str, str]]:
 
 def _explain_memscope(walk: _Walk) -> Iterator[None]:
     """The format text (memscope 3 to 9) line by line; each ``yield`` comes before a structure."""
-    if walk.data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+    if walk.data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
         yield from _explain_memscope_text(walk)
         return
     if not MEMSCOPE_MAGIC.startswith(walk.data[:8]):
@@ -9712,70 +9640,52 @@ def _explain_memscope_record(
 ) -> Tuple[Tuple[str, ...], Optional[bool]]:
     """A record of one of the layouts; returns those it fits, and whether it has a name; None if it is stepped over."""
     start = walk.offset
-    head = walk.data[start : start + 5]
     where = f"allocations[{number}]."
-    stop = start + 5 + int.from_bytes(head[1:], "little")
-    trials: Dict[str, Tuple[int, Optional[FormatError]]] = {}
+    stop = start + 5 + int.from_bytes(walk.data[start + 1 : start + 5], "little")
+    trials = {}
+    named = {}
     for layout in layouts:
-        found = None
-        if stop <= len(walk.data):
-            found = _explain_memscope_trial(walk, where, layout, texts, stop)
-        if found is None or found[0] != stop:
-            found = _explain_memscope_trial(walk, where, layout, texts, None)
-        trials[layout] = found
-    follows = [
-        one for one in layouts if trials[one][0] > 0 and _explain_memscope_follows(walk, trials[one][0], one, left)
-    ]
-    exact = tuple(layout for layout in layouts if trials[layout] == (stop, None))
-    layouts = exact or tuple(follows) or layouts
+        trial = trials[layout] = _Walk(walk.format, walk.rules, walk.data, recover=False)
+        trial._prefix, trial.offset = where, start
+        try:
+            named[layout] = _explain_memscope_fields(trial, layout, texts)
+        except FormatError as error:
+            trial.error = error
+    exact = tuple([layout for layout in named if trials[layout].offset == stop])
+    follows = tuple(
+        [layout for layout in named if _explain_memscope_follows(walk, trials[layout].offset, layout, left)]
+    )
+    layouts = exact or follows or layouts
     layout = layouts[0]
-    end, error = trials[layout]
+    end, fault = trials[layout].offset, trials[layout].error
     at_length = stop <= len(walk.data) and _explain_memscope_follows(walk, stop, layout, left)
-    too_long = error is None and end > stop and not follows and at_length
-    if too_long:
+    if fault is None and end > stop and not follows and at_length:
         detail = f"{stop - start - 5}, less than {end - start - 5}"
-        error = walk.fault("Length is not that of the record", start + 1, where + "length", detail)
-    if error is not None and at_length and walk.recover:
-        walk.unread(error, stop)
+        fault = walk.fault("Length is not that of the record", start + 1, where + "length", detail)
+    if fault is not None and at_length and walk.recover:
+        walk.unread(fault, stop)
         return layouts, None
-    walk._indexes["allocations"] = number - 1  # also after records that were stepped over
-    with walk.record("allocations"):
-        if error is not None and error.where == where + "type":
-            raise error
-        walk.fixed("type", "B")
-        walk.fixed("length", "I", "bytes after this field")
-        name = None
-        for field, type in _memscope_fields(layout):
-            value = _explain_memscope_value(walk, field, type, layout, texts)
-            if field == "var_name":
-                name = value
-        if too_long and error is not None:
-            raise error
-        if walk.offset != stop:
-            if not follows and at_length:
-                walk.take("rest", stop - walk.offset, "bytes")
-            walk.problem("Length is not that of the record", "length")
-    return layouts, name is not None
+    walk._spans += trials[layout]._spans
+    walk.offset = end
+    if fault is not None:
+        raise fault
+    if end != stop:
+        if not follows and at_length:
+            walk.take(where + "rest", stop - end, "bytes")
+        walk.problem("Length is not that of the record", where + "length")
+    return layouts, named[layout]
 
 
-def _explain_memscope_trial(
-    walk: _Walk, where: str, layout: str, texts: Sequence[str], stop: Optional[int]
-) -> Tuple[int, Optional[FormatError]]:
-    """Where a record of that layout ends, and what is wrong with it; of the bytes up to ``stop`` only."""
-    start = walk.offset
-    trial = _Walk(walk.format, walk.rules, walk.data[start:stop] if stop else walk.data, recover=False)
-    trial._prefix = where
-    trial.offset = 0 if stop else start
-    try:
-        if walk.data[start : start + 1] not in (b"", b"\1"):
-            raise trial.fault("not a record: its type is not 1", start, "type", str(walk.data[start]))
-        trial.fixed("type", "B")
-        trial.fixed("length", "I")
-        for field, type in _memscope_fields(layout):
-            _explain_memscope_value(trial, field, type, layout, texts)
-    except FormatError as error:
-        return -1, error
-    return trial.offset + (start if stop else 0), None
+def _explain_memscope_fields(walk: _Walk, layout: str, texts: Sequence[str]) -> bool:
+    """A record of that layout; returns whether it has a name."""
+    type = walk.data[walk.offset : walk.offset + 1]
+    if type not in (b"", b"\1"):
+        raise walk.fault("not a record: its type is not 1", walk.offset, "type", str(type[0]))
+    walk.fixed("type", "B")
+    walk.fixed("length", "I", "bytes after this field")
+    fields = _memscope_fields(layout)
+    values = {field: _explain_memscope_value(walk, field, type, layout, texts) for field, type in fields}
+    return values["var_name"] is not None
 
 
 def _explain_memscope_follows(walk: _Walk, at: int, layout: str, left: int) -> bool:
@@ -9807,12 +9717,12 @@ def _explain_memscope_value(walk: _Walk, name: str, type: str, layout: str, text
         return None
     fields = _MEMSCOPE_STRUCTURES.get(type, ())
     if type in _MEMSCOPE_CHOICES:
-        choices = _MEMSCOPE_CHOICES[type]
+        choices = [*_MEMSCOPE_CHOICES[type]]
         number = walk.fixed(name, "B")
         if number >= len(choices):
             raise walk.fault("no such choice", walk.offset - 1, name, str(number))
-        kind, fields = choices[number]
-        walk.annotate(kind)
+        walk.annotate(choices[number])
+        fields = _MEMSCOPE_CHOICES[type][choices[number]]
     if type in _MEMSCOPE_CHOICES or type in _MEMSCOPE_STRUCTURES:
         for field, inner in fields:
             _explain_memscope_value(walk, f"{name}.{field}" if name else field, inner, layout, texts)
@@ -9829,7 +9739,7 @@ def _explain_memscope_value(walk: _Walk, name: str, type: str, layout: str, text
         walk.annotate("null")
         return None
     text = walk.text(name, size)
-    if not _memscope_is_utf8(_encode_text(text)):
+    if any("\udc80" <= letter <= "\udcff" for letter in text):
         walk.problem("not UTF-8")
     return text
 
@@ -9849,7 +9759,7 @@ def _explain_memscope_metrics(walk: _Walk, layout: str, texts: Sequence[str]) ->
 def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
     """Layout T: a list of objects, of which each member is a span, with its key and what stands before it."""
     data = walk.data
-    ended = data.rstrip(_JSON_BLANKS).endswith(b"]")
+    ended = data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]")
     try:
         text, whole = data.decode(), True
     except UnicodeDecodeError as error:
@@ -9904,7 +9814,7 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
     take("list", at + 1)
     if walk.more():
         tail = walk.take("trailing", len(data) - walk.offset, "bytes")
-        if tail.strip(_JSON_BLANKS):
+        if tail.strip(_MEMSCOPE_BLANKS):
             walk.problem("bytes after the last record")
 
 
@@ -9922,7 +9832,7 @@ class _MemscopeFields(_Fields):
     """Reads values of the types of memscope 6 exactly."""
 
     form = "3c"  # the layout
-    texts: Sequence[str] = ()
+    texts: Sequence[str] = ()  # of the string block
 
     def value(self, name: str, type: str) -> Any:
         """A value of any type, as it goes into a record."""
@@ -9940,11 +9850,11 @@ class _MemscopeFields(_Fields):
             flag = self._flag(name)
             return flag != 0 if type == "bool" else flag == 1
         if type in _MEMSCOPE_CHOICES:
-            number = self.data[self.at] if self.at < len(self.data) else 0
-            if number >= len(_MEMSCOPE_CHOICES[type]):
-                raise self.fault("no such choice", name, str(number))
-            self.take(name, 1)
-            kind, fields = _MEMSCOPE_CHOICES[type][number]
+            choices = [*_MEMSCOPE_CHOICES[type].items()]
+            number = self.take(name, 1)[0]
+            if number >= len(choices):
+                raise self.fault("no such choice", name, str(number), place=-1)
+            kind, fields = choices[number]
             if type not in _MEMSCOPE_CLASSES:
                 return kind
             return _MEMSCOPE_CLASSES[type](kind, *[self.value(f"{name}.{field}", inner) for field, inner in fields])
@@ -9971,7 +9881,9 @@ class _MemscopeFields(_Fields):
         if type == "ostr" and size == (_MEMSCOPE_NULL if self.form >= "2c" else 0):
             return None
         data = self.take(name, size)
-        if not _memscope_is_utf8(data):
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
             self.problem("not UTF-8", self.at - size, name)
         return _decode_text(data)
 
@@ -9997,9 +9909,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     advanced_metrics: Optional[AdvancedMetrics] = None
 
     def _read_start(self) -> None:
-        self._data = b""  # what has been taken of the file, and where in it the next field starts
-        self._at = self._base = 0
-        self._eof = False
+        self._fields = fields = _MemscopeFields(self._problems, b"", source=self._source)
         self._skipped: List[bytes] = []  # records stepped over: they go into the raw of what comes next
         self._text_end: Optional[bytes] = None
         self._string_block: Optional[bytes] = None
@@ -10007,9 +9917,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._layouts: Tuple[str, ...] = ("1a",)  # those that fit all records so far
         self._decoders: Dict[str, _MemscopeDecoder] = {}
         self.strings: List[str] = []
-        while self._have(len(self._data) + 1) and (len(self._data) < 36 or not self._data.strip(_JSON_BLANKS)):
+        while fields.have(len(fields.data) + 1) and (len(fields.data) < 36 or not fields.data.strip(_MEMSCOPE_BLANKS)):
             pass
-        if self._data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
+        if fields.data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
             self._layouts = ("T",)
             self.header = MemscopeHeader(version=0)
         else:
@@ -10017,8 +9927,8 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self.family = self.layout  # what the tables say, which come before the records
 
     def _read_header(self) -> None:
-        fields = self._fields(self._problems)
-        start = self._data[:36]
+        fields = self._fields
+        start = fields.data[:36]
         if not MEMSCOPE_MAGIC.startswith(start[:8]):
             raise fields.fault("not a memscope file", "magic")
         version = int.from_bytes(start[8:12], "little")
@@ -10027,19 +9937,19 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._layouts = _memscope_layouts(start)
         layout = _memscope_header(self.layout)
         names = [field.name for field in layout.fields[1:]]
-        self.header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
-        self._at = layout.size
+        self.header = header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
+        fields.begin()
         if self.layout >= "2c":
             block = self._whole(self._read_strings)
             self._string_block = None if block == _MEMSCOPE_NO_STRINGS else block
-        if self.header.export_mode is not None and self.header.total_count > 0xFFFF:
-            self._problems.add("the other counts are modulo 65536", 12, "total_count", str(self.header.total_count))
-        if (self.header.export_mode or 0) > 1:
-            self._problems.add("export_mode is neither 0 nor 1", 16, "export_mode", str(self.header.export_mode))
+        if header.export_mode is not None and header.total_count > 0xFFFF:
+            self._problems.add("the other counts are modulo 65536", 12, "total_count", str(header.total_count))
+        if (header.export_mode or 0) > 1:
+            self._problems.add("export_mode is neither 0 nor 1", 16, "export_mode", str(header.export_mode))
         for name, place in ("reserved", 21 if self.layout == "2d" else 28), ("padding", layout.size - 2):
-            if getattr(self.header, name):
-                self._problems.add("reserved bytes are not 0", place, name, str(getattr(self.header, name)))
-        if self.header.total_count:
+            if getattr(header, name):
+                self._problems.add("reserved bytes are not 0", place, name, str(getattr(header, name)))
+        if header.total_count:
             self._judge(0)
 
     @property
@@ -10057,46 +9967,25 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             "advanced_metrics": self.advanced_metrics,
         }
 
-    def _fill(self) -> bool:
-        """Take more of the file; False at its end."""
-        if self._eof:
-            return False
-        rest = self._data[self._at :]
-        piece = self._source.read(len(rest)) if len(rest) > _CHUNK else self._source.chunk()
-        self._base += self._at
-        self._data = rest + piece
-        self._at = 0
-        self._eof = not piece
-        return bool(piece)
+    def _size(self, read: Callable[[_MemscopeFields], object]) -> int:
+        """The size of what can be read so from here on."""
+        fields = self._fields
+        start = fields.at
+        fields._problems = self._silent
+        try:
+            read(fields)
+            return fields.at - start
+        finally:
+            fields.at = start
+            fields.canonical = True
+            fields._problems = self._problems
 
-    def _have(self, size: int) -> bool:
-        """Whether there are as many bytes from here on, which are then at hand."""
-        while len(self._data) - self._at < size:
-            if not self._fill():
-                return False
-        return True
-
-    def _fields(self, problems: _Problems, where: str = "") -> _MemscopeFields:
-        """What is at hand, to be read exactly."""
-        fields = _MemscopeFields(problems, self._data, self._base, where, at=self._at)
-        fields.form = self.layout
-        fields.texts = self.strings
-        return fields
-
-    def _whole(self, read: Callable[[_MemscopeFields], None]) -> bytes:
-        """Read a part of the file that does not tell its size; returns its bytes.  A fault comes before deviations."""
-        while True:
-            try:
-                read(self._fields(self._silent))
-            except TruncatedError:
-                if not self._fill():
-                    raise
-            else:
-                break
-        fields = self._fields(self._problems)
-        read(fields)
-        data = self._data[self._at : fields.at]
-        self._at = fields.at
+    def _whole(self, read: Callable[[_MemscopeFields], object]) -> bytes:
+        """Read a part of the file; returns its bytes.  A fault comes before deviations."""
+        self._size(read)
+        read(self._fields)
+        data = self._fields.since()
+        self._fields.begin()
         return data
 
     def _read_strings(self, fields: _MemscopeFields) -> None:
@@ -10121,7 +10010,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 name = f"string_block.strings[{place}].value_length"
                 fields.problem("a string that stands there already", at, name)
             texts[text] = None
-        self.strings = [*texts]
+        self.strings = fields.texts = [*texts]
         if size != fields.at - start:
             fields.problem("size is not that of the strings", start - 4, "string_block.size", str(size))
 
@@ -10132,6 +10021,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
 
     def _read_binary_records(self) -> Iterator[Allocation]:
         # Usual records that are at hand are decoded by a generator for the layout, everything else by _read_exactly.
+        fields = self._fields
         total = self.header.total_count
         number = named = 0
         stepped_over = False
@@ -10139,10 +10029,13 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             while number < total:
                 decode = self._decoder()
                 if decode is not None:
-                    self._at, done, has_name = yield from decode(self._data, self._at, total - number)
+                    fields.at, done, has_name = yield from decode(fields.data, fields.at, total - number)
+                    fields.begin()
                     number += done
                     named += has_name
-                    if number == total or (not self._at_hand() and self._fill()):
+                    left = len(fields.data) - fields.at
+                    length = int.from_bytes(fields.data[fields.at + 1 : fields.at + 5], "little")
+                    if number == total or (left < 5 + length and fields.have(left + 1)):
                         continue
                 one = self._read_exactly(number)
                 number += 1
@@ -10151,22 +10044,17 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 else:
                     named += one.var_name is not None
                     yield one
+            fields.where = ""
             if not stepped_over:
                 self._check_counts(named)
-            if self._have(4) and self._data[self._at : self._at + 4] == b"ADVD" and self.layout >= "2a":
+            if fields.have(4) and fields.data[fields.at : fields.at + 4] == b"ADVD" and self.layout >= "2a":
                 self._read_metrics()
-            tail = self._data[self._at :] + self._source.rest()
+            tail = fields.left() + self._source.rest()
             if tail:
-                place = self._base + self._at
-                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+                fields.problem("bytes after the last record", fields.at, "trailing", _many(len(tail), "byte"))
             self._end(b"".join([*self._skipped, tail]))
         except FormatError as error:
-            self._end(b"".join([*self._skipped, self._data[self._at :]]), error)
-
-    def _at_hand(self) -> bool:
-        """Whether the next record is, as far as its Length tells."""
-        length = self._data[self._at + 1 : self._at + 5]
-        return len(self._data) - self._at >= 5 + int.from_bytes(length, "little")
+            self._end(b"".join([*self._skipped, fields.left()]), error)
 
     def _decoder(self) -> Optional[_MemscopeDecoder]:
         """What decodes the usual records of the layouts that are left; None if they are still to be told apart."""
@@ -10182,22 +10070,24 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         """Whether records are written in the form that the file was taken to be of at its start."""
         return self.layout in (self.family, "2a")
 
-    def _try(self, layout: str, number: int, stop: Optional[int]) -> Tuple[int, Optional[FormatError]]:
-        """The size of the record at hand in a layout, and what is wrong with it; within ``stop`` bytes if given."""
-        while True:
-            fields = self._fields(self._silent, f"allocations[{number}].")
-            fields.form = layout
-            start = self._at
-            if stop is not None:
-                fields.data = self._data[start : start + stop]
-                fields.at = start = 0
-            try:
-                fields.record()
-            except FormatError as error:
-                if stop is not None or not isinstance(error, TruncatedError) or not self._fill():
-                    return -1, error
-            else:
-                return fields.at - start, None
+    def _fits(self, layout: str, size: int) -> bool:
+        """Whether so many bytes are a record in a layout."""
+        start = self._fields.at
+        fields = _MemscopeFields(self._silent, self._fields.data[start : start + size])
+        fields.form, fields.texts = layout, self.strings
+        try:
+            fields.record()
+        except FormatError:
+            return False
+        return fields.at == size
+
+    def _try(self, layout: str) -> Tuple[int, Optional[FormatError]]:
+        """The size of the record at hand in a layout, and what is wrong with it."""
+        self._fields.form = layout
+        try:
+            return self._size(_MemscopeFields.record), None
+        except FormatError as error:
+            return -1, error
 
     def _judge(self, number: int) -> Tuple[int, Optional[FormatError]]:
         """Narrow the layouts by the record at hand (memscope 3).
@@ -10205,35 +10095,36 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         Returns its size, and what is wrong with it; the size of what cannot be read is where its Length leads to, if
         a record may follow there, else 0.
         """
+        fields = self._fields
+        fields.where = f"allocations[{number}]."
         left = self.header.total_count - number - 1
-        self._have(5)
-        head = self._data[self._at : self._at + 5]
+        fields.have(5)
+        head = fields.data[fields.at : fields.at + 5]
         stop = 5 + int.from_bytes(head[1:], "little")
-        whole = self._have(stop)
-        fields = self._fields(self._silent, f"allocations[{number}].")
+        whole = fields.have(stop)
         if head[:1] not in (b"", b"\1"):
             error: Optional[FormatError] = fields.fault("not a record: its type is not 1", "type", str(head[0]))
             return stop if whole and self._follows(stop, self.layout, left) else 0, error
-        exact = tuple([layout for layout in self._layouts if whole and self._try(layout, number, stop)[0] == stop])
+        exact = tuple([layout for layout in self._layouts if whole and self._fits(layout, stop)])
         if exact:
             self._layouts = exact
             return stop, None
-        trials = {layout: self._try(layout, number, None) for layout in self._layouts}
+        trials = {layout: self._try(layout) for layout in self._layouts}
         fitting = [layout for layout, (size, _) in trials.items() if size > 0 and self._follows(size, layout, left)]
         self._layouts = tuple(fitting) or self._layouts
         size, error = trials[self.layout]
         if fitting or not whole or not self._follows(stop, self.layout, left):
             return max(size, 0), error
         if size > stop:
-            fields = self._fields(self._silent, f"allocations[{number}].")
             detail = f"{stop - 5}, less than {size - 5}"
             error = fields.fault("Length is not that of the record", "length", detail, place=1)
         return stop, error
 
     def _follows(self, size: int, layout: str, left: int) -> bool:
         """Whether, so far on, another record may start, or, if none is left, the metrics or the end of the file."""
-        self._have(size + 5)
-        ahead = self._data[self._at + size : self._at + size + 5]
+        fields = self._fields
+        fields.have(size + 5)
+        ahead = fields.data[fields.at + size : fields.at + size + 5]
         if left:
             least = _MEMSCOPE_LEAST.get(layout, 65)
             return len(ahead) == 5 and ahead[0] == 1 and _U32.unpack_from(ahead, 1)[0] >= least
@@ -10242,24 +10133,28 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     def _read_exactly(self, number: int) -> Optional[Allocation]:
         """The record at hand, with every check; None for one that was stepped over."""
         size, error = self._judge(number)
-        own = self._data[self._at : self._at + size]
+        fields = self._fields
+        start = fields.at
         if error is not None:
             if not size:
                 raise error
             self._problems.step_over(error)
-            self._skipped.append(own)
-            self._at += size
+            fields.at += size
+            self._skipped.append(fields.since())
+            fields.begin()
             return None
-        fields = self._fields(self._problems, f"allocations[{number}].")
+        fields.form = self.layout
         values = fields.record()
-        length = _U32.unpack_from(self._data, self._at + 1)[0]
-        if length != fields.at - self._at - 5:
-            detail = f"{length}, not {fields.at - self._at - 5}"
-            fields.problem("Length is not that of the record", self._at + 1, "length", detail)
+        length = _U32.unpack_from(fields.data, start + 1)[0]
+        if length != fields.at - start - 5:
+            detail = f"{length}, not {fields.at - start - 5}"
+            fields.problem("Length is not that of the record", start + 1, "length", detail)
             fields.canonical = False
         usual = fields.canonical and not self._skipped and self._same_form()
-        self._at += size
-        own = b"".join([*self._skipped, own])
+        fields.at = start + size
+        own = b"".join([*self._skipped, fields.since()])
+        fields.begin()
+        fields.canonical = True
         self._skipped.clear()
         return Allocation(**values, raw=b"" if usual else own)
 
@@ -10281,6 +10176,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         def read(fields: _MemscopeFields) -> None:
             nonlocal metrics, usual
             start = fields.at
+            fields.form = self.layout
             _, size, bitmap, reserved = fields.layout(MEMSCOPE_METRICS, "metrics.")
             if reserved:
                 fields.problem("reserved bytes are not 0", start + 12, "metrics.reserved", str(reserved))
@@ -10300,59 +10196,56 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
 
     def _read_text_records(self) -> Iterator[Allocation]:
         """Layout T: the objects of the list, one by one."""
+        fields = self._fields
         scan = _memscope_scanner()
         number = 0
-        first = b"["
+        if fields.data.startswith(_MEMSCOPE_BOM):
+            fields.at = len(_MEMSCOPE_BOM)
         try:
             while True:
-                where = f"allocations[{number}]"
-                at = self._skip(0)
-                if self._data[self._at + at : self._at + at + 1] == b"]" and number:
+                fields.where = f"allocations[{number}]"
+                byte = self._next()
+                if number and byte == b"]":
                     break
-                if self._data[self._at + at : self._at + at + 1] != first:
-                    raise self._text_fault("not JSON", at, where)
-                at = self._skip(at + 1)
-                if self._data[self._at + at : self._at + at + 1] == b"]" and not number:
+                if byte != (b"," if number else b"["):
+                    raise fields.fault("not JSON" if byte else "the file ends inside this field", "")
+                fields.at += 1
+                if self._next() == b"]" and not number:
                     break
-                record, end = self._read_members(scan, at, where)
-                own = self._data[self._at : self._at + end]
+                record = self._read_members(scan)
+                own = fields.since()
+                fields.begin()
                 if own.decode("utf-8", "replace") != _memscope_members(record, first=not number):
                     record = record._replace(raw=own)
-                self._at += end
                 number += 1
-                first = b","
                 yield record
-            own = self._data[self._at : self._at + at + 1]
+            fields.at += 1
+            own = fields.since()
+            fields.begin()
             self._text_end = None if own == (b"\n]" if number else b"[]") else own
-            self._at += at + 1
-            tail = self._data[self._at :] + self._source.rest()
-            if tail.strip(_JSON_BLANKS):
-                place = self._base + self._at
-                self._problems.add("bytes after the last record", place, "trailing", _many(len(tail), "byte"))
+            tail = fields.left() + self._source.rest()
+            if tail.strip(_MEMSCOPE_BLANKS):
+                fields.where = ""
+                fields.problem("bytes after the last record", fields.at, "trailing", _many(len(tail), "byte"))
             self._end(tail)
         except FormatError as error:
             self._text_end = b""
-            self._end(self._data[self._at :], error)
+            self._end(fields.left(), error)
 
-    def _skip(self, at: int) -> int:
-        """So far on the next byte stands that is no blank."""
-        if not self._base and not self._at and not at and self._data.startswith(_BOM):
-            at = len(_BOM)
-        while self._have(at + 1) and self._data[self._at + at] in _JSON_BLANKS:
-            at += 1
-        return at
+    def _next(self) -> bytes:
+        """The next byte that is no blank; nothing at the end of the file."""
+        fields = self._fields
+        while fields.have(1) and fields.data[fields.at] in _MEMSCOPE_BLANKS:
+            fields.at += 1
+        return fields.data[fields.at : fields.at + 1]
 
-    def _text_fault(self, rule: str, at: int, where: str) -> FormatError:
-        if not self._have(at + 1):
-            rule = "the file ends inside this field"
-        return self._problems.fault(rule, self._base + self._at + at, where)
-
-    def _read_members(self, scan: _MemscopeScan, at: int, where: str) -> Tuple[Allocation, int]:
-        """The object that stands so far on, and where it ends."""
+    def _read_members(self, scan: _MemscopeScan) -> Allocation:
+        """The object that starts here."""
+        fields = self._fields
         size = 1 << 13
         while True:
-            more = self._have(at + size)
-            data = self._data[self._at + at : self._at + at + size]
+            more = fields.have(size)
+            data = fields.data[fields.at : fields.at + size]
             try:
                 text, bad = data.decode(), None
             except UnicodeDecodeError as error:
@@ -10363,15 +10256,16 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 if more:
                     size *= 4
                     continue
-                if not self._data.rstrip(_JSON_BLANKS).endswith(b"]"):
-                    raise self._text_fault("the file ends inside this field", at, where) from None
+                if not fields.data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]"):
+                    raise fields.fault("the file ends inside this field", "") from None
                 if bad is not None:
-                    raise self._text_fault("not UTF-8 in JSON", at + bad, where) from None
-                raise self._text_fault("not JSON", at, where) from None
+                    raise fields.fault("not UTF-8 in JSON", "", place=bad) from None
+                raise fields.fault("not JSON", "") from None
             record = _memscope_from_members(members)
             if isinstance(record, str):
-                raise self._text_fault("not the value of this key", at, where + record)
-            return record, at + len(text[:end].encode())
+                raise fields.fault("not the value of this key", record)
+            fields.at += len(text[:end].encode())
+            return record
 
 
 def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
@@ -10585,45 +10479,35 @@ _MEMSCOPE_EFFICIENCY = struct.Struct("<ddQB")
 def _memscope_pointer_at(data: bytes, at: int) -> Tuple[SmartPointer, int]:
     """A smart pointer in its usual form, and where it ends; ValueError, IndexError or struct.error is another."""
     pointer, flag, *sizes, is_weak, owner, gone, kind = _MEMSCOPE_PLAIN_POINTER(data, at)
-    if not (flag or any(sizes)) and is_weak < 2 and owner < 2 and gone < 2:
-        values: Tuple[Any, ...] = (
-            pointer,
-            None,
-            (),
-            (),
-            None,
-            is_weak == 1,
-            owner == 1,
-            gone == 1,
-            _MEMSCOPE_POINTERS[kind],
-        )
-        return tuple.__new__(SmartPointer, values), at + 22
-    at += 9
     origin = weak = None
-    if flag:
-        (origin,) = _U64.unpack_from(data, at)
-        at += 8
-    (size,) = _U32.unpack_from(data, at)
-    at += 4
-    clones = _memscope_numbers(data, at, size)
-    at += 8 * size
-    (size,) = _U32.unpack_from(data, at)
-    at += 4
+    clones: Tuple[int, ...] = ()
     history: Tuple[RefCount, ...] = ()
-    if size:
-        counts = iter(_memscope_numbers(data, at, 3 * size))
+    has_weak = 0
+    if not flag and not any(sizes):
+        at += 22
+    else:
+        at += 9
+        if flag:
+            (origin,) = _U64.unpack_from(data, at)
+            at += 8
+        (size,) = _U32.unpack_from(data, at)
+        clones = _memscope_numbers(data, at + 4, size)
+        at += 4 + 8 * size
+        (size,) = _U32.unpack_from(data, at)
+        counts = iter(_memscope_numbers(data, at + 4, 3 * size))
         history = tuple([tuple.__new__(RefCount, triple) for triple in zip(counts, counts, counts)])
-        at += 24 * size
-    has_weak = data[at]
-    at += 1
-    if has_weak:
-        (weak,) = _U64.unpack_from(data, at)
-        at += 8
-    is_weak, owner, gone, kind = data[at : at + 4]
+        at += 4 + 24 * size
+        has_weak = data[at]
+        at += 1
+        if has_weak:
+            (weak,) = _U64.unpack_from(data, at)
+            at += 8
+        is_weak, owner, gone, kind = data[at : at + 4]
+        at += 4
     if max(flag, has_weak, is_weak, owner, gone) > 1:
         raise ValueError("a flag of another form")
     values = (pointer, origin, clones, history, weak, is_weak == 1, owner == 1, gone == 1, _MEMSCOPE_POINTERS[kind])
-    return tuple.__new__(SmartPointer, values), at + 4
+    return tuple.__new__(SmartPointer, values), at
 
 
 def _memscope_numbers(data: bytes, at: int, size: int) -> Tuple[int, ...]:
@@ -10924,17 +10808,16 @@ def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> byte
         fields = _MEMSCOPE_STRUCTURES[type]
         return b"".join([_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields])
     if type in _MEMSCOPE_CHOICES:
-        names = [choice for choice, _ in _MEMSCOPE_CHOICES[type]]
+        choices = _MEMSCOPE_CHOICES[type]
         choice = value if kind is str else value.kind
-        if choice not in names:
-            raise ValueError(f"{name} is one of {', '.join(names)}, not {choice!r}")
-        fields = _MEMSCOPE_CHOICES[type][names.index(choice)][1]
-        held = [field for field, _ in fields]
+        if choice not in choices:
+            raise ValueError(f"{name} is one of {', '.join(choices)}, not {choice!r}")
+        held = dict(choices[choice])
         for field, usual in () if kind is str else value._field_defaults.items():
             if field not in ("kind", *held) and getattr(value, field) != usual:
                 raise ValueError(f"{name} of kind {choice} has no {field}")
-        parts = [_memscope_write_value(field, inner, getattr(value, field), layout) for field, inner in fields]
-        return bytes([names.index(choice)]) + b"".join(parts)
+        parts = [_memscope_write_value(field, held[field], getattr(value, field), layout) for field in held]
+        return bytes([[*choices].index(choice)]) + b"".join(parts)
     if value is None:
         return _U32.pack(_MEMSCOPE_NULL if layout >= "2c" else 0)
     data = _encode_text(value)
@@ -11126,14 +11009,14 @@ _MEMSCOPE_LARGE = 1 << 20  # bytes above which a size is a risk
 def memscope_path(name: str, *, like_upstream: bool = False) -> str:
     """Where an export of this name is to be found: as the guide promises, or as the program does it (erratum 1).
 
-    The program replaces what it takes for an extension: ``run.v2`` becomes ``run``.
+    The program replaces what it takes for another extension: ``run.v2`` becomes ``run``.
 
     >>> memscope_path("run.v2"), memscope_path("run.v2", like_upstream=True)
     ('MemoryAnalysis/run.v2/run.v2.memscope', 'MemoryAnalysis/run.memscope')
     """
     path = name.removesuffix(".memscope")
     folder, slash, file = path.rpartition("/")
-    if like_upstream and "." in file[1:]:
+    if like_upstream and path == name and "." in file[1:]:
         file = file.rpartition(".")[0]
     if file in ("", ".", ".."):
         raise ValueError(f"not the name of an export: {name!r}")
@@ -11238,7 +11121,7 @@ def memscope_risks(record: Allocation) -> List[Tuple[str, str]]:
         found.append(("high", "raw pointer"))
     if record.size > _MEMSCOPE_LARGE:
         found.append(("medium", "over 1 MiB"))
-    if (record.borrow_count or 0) > 10:
+    if record.borrow_count > 10:
         found.append(("medium", "over 10 borrows"))
     if any(part in type_name for part in _MEMSCOPE_FOREIGN):
         found.append(("medium", "foreign type"))
@@ -12405,7 +12288,6 @@ _MEMSCOPE_DEPTH = 127  # levels of objects and lists in each other that upstream
 _MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
 # What JSON holds that is not compact, may be escaped otherwise, or is Python's; where strings hold it, it does no harm.
 _MEMSCOPE_LOOSE = (*"\n\r\t", ", ", ": ", "{ ", "[ ", " ,", " :", " }", " ]", "\\u", "\\/", "NaN", "Infinity")
-_memscope_quoted = json.JSONEncoder(ensure_ascii=False).encode  # text as a JSON string, as upstream writes it
 
 
 def _memscope_digits(digits: str) -> Union[float, str]:
@@ -12465,23 +12347,11 @@ def _memscope_chunks(file: IO[bytes], offset: int = 0) -> Iterator[bytes]:
     yield from iter(lambda: file.read(_CHUNK), b"")
 
 
-def _memscope_start(reader: MemscopeReader, options: _Options) -> Tuple[str, Iterator[Allocation]]:
-    """The layout whose time the converter is of, which the first record tells, and all records."""
-    records = iter(reader)
-    first = [record for _, record in zip((0,), records)]
-
-    def all_records() -> Iterator[Allocation]:
-        yield from first
-        yield from records
-
-    return options.layout or reader.layout, all_records()
-
-
 def _memscope_refuse(reader: MemscopeReader, *, cut: bool = False) -> None:
-    """Raise what upstream's converters refuse; some take files that are cut (memscope 12)."""
+    """Raise what upstream's converters refuse; some take files that are cut, all cut metrics (memscope 12)."""
     for problem in reader.problems:
-        accepted = problem.severity != "fault" or (cut and problem.code == "truncated")
-        if problem.code == "bad-utf8" or not accepted:
+        cut_off = problem.code == "truncated" and (cut or problem.where.startswith("metrics."))
+        if problem.code == "bad-utf8" or not (problem.severity != "fault" or cut_off):
             raise _error("memscope", problem.code, problem.offset, problem.where, problem.message)
 
 
@@ -12491,15 +12361,12 @@ def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optio
     Unless ``like_upstream`` with what that leaves out.  Upstream indents the JSON before 3c, that of a page always.
     """
     upstream = options.like_upstream
-    layout, records = _memscope_start(reader, options)
+    layout = options.layout or reader.layout
     if indented is None:
         indented = upstream and layout < "3c"
-    names = [*Allocation._fields[:2], *Allocation._fields[4:7], *Allocation._fields[2:4]]
-    names += ["thread_id"] * (not upstream) + ["borrow_count", "stack_trace", "is_leaked", "lifetime_ms"]
     borrows = not upstream or layout >= "3b"
-    start = 12 if borrows else 15
     end = 30 if not upstream or layout >= "2c" else 29  # drop_chain_analysis came with 2c
-    names += Allocation._fields[start:end]
+    names = [*_MEMSCOPE_KEYS[:7], *_MEMSCOPE_KEYS[7 + upstream : 12], *_MEMSCOPE_KEYS[12 if borrows else 15 : end]]
     comma, colon = (",\n    ", ": ") if indented else (",", ":")
     keys = [f'{comma}"{name}"{colon}' for name in names]
     keys[0] = ("\n  {" if indented else "{") + keys[0][1:]
@@ -12519,7 +12386,7 @@ def _memscope_list(reader: MemscopeReader, options: _Options, *, indented: Optio
         return made.replace("\n", "\n    ") if indented else made
 
     before = "["
-    for record in records:
+    for record in reader:
         ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrow_count, leaked, lifetime = record[:12]
         values = [
             str(ptr),
@@ -12638,7 +12505,7 @@ def _memscope_type_item(
             '{"inheritance":"none","relationships":[]}',
             '{"usage_count":1,"usage_pattern":"single"}',
         ]
-    values = record[18], record[17], record[23], record[16], record[15], record[24], record[25]
+    values = [getattr(record, name) for name in _MEMSCOPE_TYPE_OBJECTS]
     if values.count(None) < len(values):
         absent = [
             other if value is None else _memscope_part(name, value, form, upstream=upstream)
@@ -12680,7 +12547,7 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
     exact sums, and as unsafe_ffi the risks that the records run (erratum 6).
     """
     upstream = options.like_upstream
-    layout, records = _memscope_start(reader, options)
+    layout = options.layout or reader.layout
     old = upstream and layout < "2d"
     new = upstream and not old
     text = _memscope_quoted
@@ -12711,7 +12578,7 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
         yield "lifetime", b'{"lifecycle_events":['
         yield "performance", b'{"allocations":['
         yield "unsafe_ffi", b'{"boundary_events":[],"enhanced_ffi_data":[' if old else b"["
-        for record in records:
+        for record in reader:
             ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrows, is_leaked, lifetime_ms = record[:12]
             if old:
                 var, type = ("unknown" if name is None else name for name in (var, type))
@@ -12770,12 +12637,14 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
                 )
             start = f'{{"borrow_count":{borrows},'
             end = f'"size":{size},"thread_id":{thread_text},"timestamp_alloc":{alloc},{names}'
+            fragments = '"fragmentation_score":0.0'
+            if not new:
+                analysis = record.fragmentation_analysis
+                made = _memscope_part("fragmentation_analysis", analysis, form, upstream=upstream)
+                fragments = f'"fragmentation_analysis":{made}'
             if old:
                 memory.append(f'{start}"is_leaked":{leaked},"ptr":"{ptr:#x}","scope_name":{scope_text},{end}')
-                fragments = _memscope_part(
-                    "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
-                )
-                performance.append(f'{start}"fragmentation_analysis":{fragments},"ptr":"{ptr:#x}",{end}')
+                performance.append(f'{start}{fragments},"ptr":"{ptr:#x}",{end}')
                 state = _memscope_part("runtime_state", record.runtime_state, form, upstream=upstream)
                 frames = "null" if stack is None else f"[{','.join(map(text, stack))}]"
                 unsafe.append(
@@ -12791,13 +12660,7 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
                     f'{start}{place},"size":{size},"stack_trace":{frames},"thread_id":{thread_text}'
                     f',"timestamp_alloc":{alloc},"timestamp_dealloc":{ended},{names}'
                 )
-                if new:
-                    fragments = '"fragmentation_score":0.0'
-                else:
-                    analysis = _memscope_part(
-                        "fragmentation_analysis", record.fragmentation_analysis, form, upstream=upstream
-                    )
-                    fragments = f'"fragmentation_analysis":{analysis}'
+                if not new:
                     for severity, risk in memscope_risks(record):
                         unsafe.append(
                             f'{{"ptr":"{ptr:#x}","risk":"{risk}","severity":"{severity}","size":{size}'
@@ -12809,7 +12672,6 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
         yield from flush()
         if upstream:
             _memscope_refuse(reader, cut=True)
-        if upstream:
             total &= _U64_MAX
         mean = f'"average_size":{total // max(count, 1)}'
         sizes = f'"max_size":{largest},"min_size":{min(smallest, largest)},"total_allocations":{count}'
@@ -13610,7 +13472,7 @@ def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
         yield "objects", ", ".join([f"{name} {number:,}" for name, number in counts.items() if number]) or "none"
     metrics = reader.advanced_metrics
     if metrics is not None:
-        lists = [f"{name} {len(getattr(metrics, name) or ()):,}" for name in ("lifecycle", "container", "type_usage")]
+        lists = [f"{name} {len(getattr(metrics, name) or ()):,}" for name in _MEMSCOPE_LISTS]
         yield "metrics", f"ADVD, bitmap 0x{metrics.metrics_bitmap:x}: {', '.join(lists)}"
 
 
@@ -13679,17 +13541,8 @@ def _memscope_stats_json(reader: MemscopeReader, _options: _Options) -> Any:
     return memscope_analysis(reader)._asdict()
 
 
-class _MemscopeChange(NamedTuple):
+def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[Dict[str, Any]]:
     """The allocations of a type and variable that are not freed, in two snapshots."""
-
-    change: str  # new, gone, grown, shrunk, same
-    type_name: Optional[str]
-    var_name: Optional[str]
-    records: Tuple[int, int]
-    bytes: Tuple[int, int]
-
-
-def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[_MemscopeChange]:
     sums: Dict[Tuple[Optional[str], Optional[str]], List[int]] = {}
     for place, one in enumerate((reader, other)):
         for record in one:
@@ -13698,38 +13551,35 @@ def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[_Me
                 numbers[place] += 1
                 numbers[2 + place] += record.size
     changes = []
-    for key, (first, second, before, after) in sums.items():
+    by_change = sorted(
+        sums.items(),
+        key=lambda one: (-abs(one[1][3] - one[1][2]), -abs(one[1][1] - one[1][0]), *(name or "" for name in one[0])),
+    )
+    for (type_name, var_name), (first, second, before, after) in by_change:
         grown = (after > before) - (after < before) or (second > first) - (second < first)
         change = "new" if not first else "gone" if not second else ("same", "grown", "shrunk")[grown]
-        changes.append(_MemscopeChange(change, *key, (first, second), (before, after)))
-    return sorted(
-        changes,
-        key=lambda one: (
-            -abs(one.bytes[1] - one.bytes[0]),
-            -abs(one.records[1] - one.records[0]),
-            one.type_name or "",
-            one.var_name or "",
-        ),
-    )
+        names = {"change": change, "type_name": type_name, "var_name": var_name}
+        changes.append({**names, "records": (first, second), "bytes": (before, after)})
+    return changes
 
 
 def _memscope_compare(reader: MemscopeReader, other: MemscopeReader, options: _Options) -> Iterator[str]:
     """What ``stats`` prints of two snapshots: what is new, gone, grown and shrunk, by type and variable."""
     changes = _memscope_changes(reader, other)
-    before, after = (sum([one.bytes[place] for one in changes]) for place in (0, 1))
+    before, after = (sum([one["bytes"][place] for one in changes]) for place in (0, 1))
     yield f"not freed: {before:,} and {after:,} bytes, {after - before:+,}"
-    kinds = [one.change for one in changes]
+    kinds = [one["change"] for one in changes]
     told = [f"{kinds.count(kind):,} {kind}" for kind in ("new", "gone", "grown", "shrunk", "same")]
     yield from _facts([("variables", f"of one type and name: {', '.join(told)}")])
     yield from _table(
         "Changes",
         ("change", "bytes", "first", "second", "records", "then", "variable, type"),
-        [one for one in changes if one.change != "same"],
+        [one for one in changes if one["change"] != "same"],
         lambda one: (
-            one.change,
-            f"{one.bytes[1] - one.bytes[0]:+,}",
-            *(f"{number:,}" for number in (*one.bytes, *one.records)),
-            f"{_memscope_name(one.var_name)}: {_memscope_name(one.type_name)}",
+            one["change"],
+            f"{one['bytes'][1] - one['bytes'][0]:+,}",
+            *(f"{number:,}" for number in (*one["bytes"], *one["records"])),
+            f"{_memscope_name(one['var_name'])}: {_memscope_name(one['type_name'])}",
         ),
         options.top,
     )

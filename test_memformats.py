@@ -8884,6 +8884,12 @@ def test_memscope_files_that_are_cut(tmp_path: Path) -> None:
     run = cli("convert", "--to", "json5", "--recover", "-f", "-o", folder, path)
     assert (run.code, run.out) == (0, b"")
     assert "fault truncated" in run.err
+    whole = memscope_written(MEMSCOPE_RECORDS, metrics="default")
+    path.write_bytes(whole)
+    wanted = cli("convert", "--to", "json", "--like-upstream", path).out
+    for size in (len(whole) - 1, len(memscope_written(MEMSCOPE_RECORDS)) + 5):  # all of upstream's ignore cut metrics
+        path.write_bytes(whole[:size])
+        assert cli("convert", "--to", "json", "--like-upstream", path).out == wanted
     data = bytearray(memscope_written(MEMSCOPE_RECORDS))
     data[len(memscope_written(MEMSCOPE_RECORDS[:1]))] = 2  # the type of the second record
     path.write_bytes(data)
@@ -9002,6 +9008,7 @@ def test_memscope_risks(record: mf.Allocation, risks: List[Tuple[str, str]]) -> 
         ("my_analysis", "my_analysis/my_analysis.memscope", "my_analysis.memscope"),
         ("run.v2", "run.v2/run.v2.memscope", "run.memscope"),
         ("run.memscope", "run/run.memscope", "run.memscope"),
+        ("run.v2.memscope", "run.v2/run.v2.memscope", "run.v2.memscope"),
         ("a/b.json", "a/b.json/b.json.memscope", "a/b.memscope"),
         (".hidden", ".hidden/.hidden.memscope", ".hidden.memscope"),
     ],
