@@ -1242,8 +1242,10 @@ class _Gunzip:
             (size,) = _U16.unpack(self._take_bytes("extra", 2))
             self._take_bytes("extra", size)
         for flag, name in ((_FNAME, "name"), (_FCOMMENT, "comment")):
-            if flags & flag:
-                self._take_bytes(name, self._source.peek(_CHUNK).find(b"\0") + 1 or _CHUNK)
+            offset, size = self._source.position, 0
+            while flags & flag and not size:
+                size = self._source.peek(_CHUNK).find(b"\0") + 1
+                self._take_bytes(name, size or _CHUNK, offset)
         if flags & _FHCRC:
             offset, wanted = self._source.position, self._head_crc & 0xFFFF
             (crc,) = _U16.unpack(self._take_bytes("header_crc", 2))
@@ -1271,8 +1273,9 @@ class _Gunzip:
             raise self._error("truncated", offset + start, name, f"the file ends inside this field: {detail}")
         return layout.little.unpack(data)
 
-    def _take_bytes(self, name: str, size: int) -> bytes:
-        offset = self._source.position
+    def _take_bytes(self, name: str, size: int, offset: Optional[int] = None) -> bytes:
+        """Bytes of a field, which begins here or at ``offset``."""
+        offset = self._source.position if offset is None else offset
         data = self._source.read(size)
         self._head_crc = _zlib.crc32(data, self._head_crc)
         if len(data) < size:
@@ -7370,9 +7373,10 @@ class MbWriter(Writer[MbHeader, MbRecord]):
     ``point_count`` are not looked at.  Strings and counts stand first, so the body is kept in memory, and written by
     ``close``; of a document it is written as it comes.  ``compressed=False`` leaves the body raw.
 
-    What the application would not read back is a ValueError: numbers of 2^32 and more or below 0 (mb 1.7), a timestamp
-    of NaN, an id that is no UUID, a page of another size than the uniform one, a run stream without an end, text with
-    lone surrogates.  ``like_upstream`` writes them as the application does, an id that is none as zero.
+    Of what the application would not read back are a ValueError: numbers of 2^32 and more or below 0 (mb 1.7), a
+    timestamp of NaN, an id that is no UUID, a page of another size than the uniform one, an occupancy of -1, a run
+    stream without an end, text with lone surrogates, but those that stand for bytes which are not UTF-8.
+    ``like_upstream`` writes them as the application does, an id that is none as zero.
     """
 
     format = "mb"
@@ -7803,9 +7807,7 @@ def _mb_hex(text: str) -> bytes:
 
 def _mb_parse_int(pair: str) -> int:
     """JavaScript's ``parseInt(pair, 16)``, modulo 256, of two characters."""
-    digits = pair.lstrip(
-        " \t\v\f\xa0\ufeff\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
-    )
+    digits = pair.lstrip(_JS_BLANKS)
     sign = -1 if digits[:1] == "-" else 1
     digits = digits[1:] if digits[:1] in ("+", "-") else digits
     value = 0
@@ -7833,6 +7835,7 @@ _MB_JSON_KEYS = {  # of what is inside a point, by the last name of the path
 _MB_JSON_NAMES = _MB_JSON_SERIES.union(_MB_JSON_POINT, *_MB_JSON_KEYS.values())
 _MB_U32_MAX = (1 << 32) - 1
 _NAN = float("nan")
+_JS_BLANKS = " \t\n\v\f\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 _MB_JSON_EXACT = float(1 << 53)  # the least integer that a double does not tell from the next
 _MB_JSON_BOM = "\ufeff"
 _MB_JSON_FIRST = frozenset(("", *_MB_JSON_SERIES, *_MB_JSON_POINT, "series", "points"))  # keys that may stand first
@@ -8340,9 +8343,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         if value is None:
             return None
         self._problem("not of its type", f"{path}.{key}")
-        if value is True or (type(value) is float and value):
-            return _js_json(value)
-        return None
+        if type(value) is float and value:
+            return _js_number(value).replace("null", "-Infinity" if value < 0 else "Infinity")
+        return "true" if value is True else None
 
     def _uuid(self, members: Dict[str, Any], key: str, path: str) -> bytes:
         value = members.get(key)
@@ -8414,17 +8417,13 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._problem("null for a number", f"{path}.{key}")
         return 0.0 if self._like_upstream else _NAN
 
-    def _size(self, value: Dict[str, Any], key: str, path: str) -> int:
-        """A size in bytes; 0 for none."""
+    def _size(self, value: Dict[str, Any], key: str, path: str) -> float:
+        """A size in bytes, with the fraction that only run streams know of; 0 for none."""
         size = value.get(key)
-        if size is None:
-            return 0
-        if type(size) is not float or not 0 <= size < _MB_JSON_EXACT:
+        good = type(size) is float and 0 <= size < _MB_JSON_EXACT
+        if size is not None and not (good and size.is_integer()):
             self._problem("not a size", f"{path}.{key}")
-            return 0
-        if size != int(size):
-            self._problem("not a size", f"{path}.{key}")
-        return int(size)
+        return cast("float", size) if good else 0.0
 
     def _types(self, found: List[Any], path: str) -> Tuple[PageType, ...]:
         types = []
@@ -8439,13 +8438,13 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             if type(pages) is not list:
                 pages = []
             made = [self._page(page, uniform, f"{where}.pages[{number}]") for number, page in enumerate(pages)]
-            types.append(PageType(self._text_of(one, "name", where) or "", uniform, tuple(made)))
+            types.append(PageType(self._text_of(one, "name", where) or "", int(uniform), tuple(made)))
         return tuple(types)
 
-    def _page(self, page: Any, uniform: int, path: str) -> Page:
+    def _page(self, page: Any, uniform: float, path: str) -> Page:
         """A page with the run stream that the application writes for it (mb 2)."""
         if type(page) is not dict:
-            return Page(uniform, None, encode_varint(-(-uniform // _MB_UNIT)))
+            page = {}  # a fault that has been stepped over
         self._known(page, "pages", path)
         own = self._size(page, "size", path)
         if uniform and own and own != uniform:
@@ -8457,9 +8456,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         elif type(occupancy) is not float:
             self._problem("not of its type", f"{path}.occupancy")
             occupancy = None
-        return Page(uniform or own, occupancy, self._stream(page, size, occupancy, path))
+        return Page(int(uniform) or int(own), occupancy, self._stream(page, size, occupancy, path))
 
-    def _stream(self, page: Dict[str, Any], size: int, occupancy: Optional[float], path: str) -> bytes:
+    def _stream(self, page: Dict[str, Any], size: float, occupancy: Optional[float], path: str) -> bytes:
         bitmap = page.get("bitmap")
         if bitmap and type(bitmap) is str:
             stream = _mb_hex(bitmap)
@@ -8483,7 +8482,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=True)
 
 
-def _mb_json_quick_stream(ranges: Sequence[Any], size: int) -> bytes:
+def _mb_json_quick_stream(ranges: Sequence[Any], size: float) -> bytes:
     """The run stream of ranges of whole units, in order and apart; nothing for what needs ``mb_run_stream``."""
     runs: List[float] = []
     at = 0.0
@@ -8670,13 +8669,16 @@ def _js_to_number(value: Any) -> float:
     """
     if type(value) is not str:
         return float(value) if type(value) in (float, bool) else 0.0 if value in (None, []) else _NAN
-    text = value.strip()
+    text = value.strip(_JS_BLANKS)
     if text in ("", "Infinity", "+Infinity", "-Infinity"):
         return float(text or 0)
-    if text[:2] in ("0x", "0X") and len(text) < 300 and all(digit in "0123456789abcdefABCDEF" for digit in text[2:]):
-        return float(int(text, 16)) if len(text) > 2 else _NAN
+    base = {"0x": 16, "0o": 8, "0b": 2}.get(text[:2].lower())
     try:
+        if base is not None:
+            return float(int(text[2:], base)) if text[2:].isalnum() and text.isascii() else _NAN
         return float(text) if all(character in "+-.0123456789Ee" for character in text) else _NAN
+    except OverflowError:
+        return _INFINITY
     except ValueError:
         return _NAN
 
@@ -8704,7 +8706,7 @@ def _mb_json_point(
         text += f',"pointId":"{_mb_json_id(point_id)}"'
     if name is not None:
         text += f',"name":{_js_quote(name)}'
-    if has_meta:
+    if has_meta or event is not None or types is not None:
         members = [] if event is None else [f'"event":{_js_quote(event)}']
         if types is not None:
             members.append(
@@ -8967,6 +8969,7 @@ class _MbSeriesSums:
         buckets = self._buckets
         if buckets is None:
             buckets = self._buckets = _Buckets(int(time))
+            buckets.values = [int(value)]
             self._good = [now] * 4
         good = self._good
         good[1] = now
@@ -8975,7 +8978,7 @@ class _MbSeriesSums:
         if value > good[3][1]:
             good[3] = now
         index = buckets._reach(max(int(time), buckets.start), buckets.values[-1])
-        buckets.values[index] = max(buckets.values[index] if self.points > 1 else 0, int(value))
+        buckets.values[index] = max(buckets.values[index], int(value))
 
     def use(self) -> MbSeriesUse:
         none: List[Tuple[Optional[float], Optional[float]]] = [(None, None)] * 4
