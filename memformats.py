@@ -82,6 +82,7 @@ from typing import (
     Optional,
     Protocol,
     Sequence,
+    Set,
     Tuple,
     Type,
     TypeVar,
@@ -655,6 +656,8 @@ _VARINT_LIMIT = 64  # bytes; the longest that any of the formats' real programs 
 _DIGITS = 135  # of the largest number that such a varint holds
 _U64_MAX = (1 << 64) - 1
 _INFINITY = float("inf")
+_BOM = b"\xef\xbb\xbf"
+_JSON_BLANKS = b" \t\r\n"
 _JSON_DEPTH = 200  # levels of nesting
 _JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
 _JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
@@ -706,6 +709,11 @@ def _json_integer(digits: str) -> int:
     return int(digits)
 
 
+def _no_json_constant(word: str) -> Any:
+    """What Python takes for a number, and JSON does not have."""
+    raise ValueError(f"not JSON: {word}")
+
+
 def _decimal(text: str) -> Optional[int]:
     """The number that a text is the usual decimal form of, without sign and leading zeros; else None."""
     usual = text.isascii() and text.isdigit() and len(text) <= _DIGITS and (text[0] != "0" or text == "0")
@@ -730,7 +738,7 @@ def _json_start(prefix: bytes) -> Optional[str]:
     >>> _json_start(b'[{"ptr": 1'), _json_start(b" []"), _json_start(b"MTRC")
     ('ptr', '', None)
     """
-    text = _decode_text(prefix[3:] if prefix.startswith(b"\xef\xbb\xbf") else prefix).lstrip(" \t\r\n")
+    text = _decode_text(prefix.removeprefix(_BOM)).lstrip(" \t\r\n")
     start, text = text[:1], text[1:].lstrip(" \t\r\n")
     if start == "[" and text[:1] == "{":
         start, text = "{", text[1:].lstrip(" \t\r\n")
@@ -755,7 +763,7 @@ class _JsonCursor:
 
     def peek(self) -> bytes:
         """The next byte that is no blank, which this moves to; none at the end."""
-        while self.data[self.at : self.at + 1] in (b" ", b"\n", b"\r", b"\t"):
+        while self.at < len(self.data) and self.data[self.at] in _JSON_BLANKS:
             self.at += 1
         return self.data[self.at : self.at + 1]
 
@@ -6640,7 +6648,6 @@ MB_HEADER = Layout(
     Field("version", "H"),
     Field("flags", "H", "bit 0: the body is gzip"),  # errata 1, 2
 )
-MB_ID = Field("id", "16s", "a UUID in the order of its text; all zero is none")  # errata 5, 21
 MB_POINT = Layout(
     "point",
     Field("timestamp", "d", "microseconds since 1970"),
@@ -6702,7 +6709,7 @@ class Series(NamedTuple):
     @property
     def uuid(self) -> str:
         """The id as text, "" for none."""
-        return _mb_uuid(self.id)
+        return _mb_uuid(self.id) if any(self.id) else ""
 
 
 class Page(NamedTuple):
@@ -6765,15 +6772,17 @@ class Point(NamedTuple):
     @property
     def uuid(self) -> str:
         """The id as text, "" for none."""
-        return _mb_uuid(self.point_id)
+        return _mb_uuid(self.point_id) if any(self.point_id) else ""
 
 
 MbRecord = Union[Series, Point]
 
 
 def _mb_uuid(id: bytes) -> str:
+    if len(id) != 16:
+        raise ValueError(f"an id is not of 16 bytes: {len(id)}")
     text = id.hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if any(id) else ""
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _mb_is_uuid(id: bytes) -> bool:
@@ -6910,7 +6919,7 @@ def _explain_mb_id(walk: _Walk, name: str) -> None:
     note = ""
     if len(id) == 16 and not _mb_is_uuid(id):
         note = walk.skip(walk.fault("not a UUID", walk.offset, name, id.hex()))
-    walk.fixed(name, MB_ID.code, note or ("" if any(id) else "none"))
+    walk.fixed(name, "16s", note or ("" if any(id) else "none"))  # errata 5, 21
 
 
 def _explain_mb_flag(walk: _Walk, name: str) -> bool:
@@ -7032,16 +7041,14 @@ class MbReader(Reader[MbHeader, MbRecord]):
         except FormatError as error:
             self._fault = error
         else:
-            if self._series_count is None or self._sections != 2 or not self._fields.canonical:
-                self._start = self._fields.since()
-            else:
-                self._start = None
+            usual = self._series_count is not None and self._sections == 2 and self._fields.canonical
+            self._start = None if usual else self._fields.since()
             self._fields.begin()
             self._leading = tuple(self.strings)
             numbers: Dict[str, int] = {}
             for number, text in enumerate(self.strings):
-                if numbers.setdefault(text, number) == number:
-                    self._usual[number] = text
+                numbers.setdefault(text, number)
+            self._usual = {number: text for text, number in numbers.items()}
 
     @property
     def tables(self) -> Dict[str, Any]:
@@ -7157,7 +7164,7 @@ class MbReader(Reader[MbHeader, MbRecord]):
         fields = self._fields
         usual = self._usual
         with_id = struct.Struct("<ddx16s").unpack_from
-        without = struct.Struct("<dd").unpack_from
+        without = _MB_TIMES.unpack_from
         none = b""
         data = fields.data
         at = fields.at
@@ -7479,28 +7486,33 @@ class MbWriter(Writer[MbHeader, MbRecord]):
             raise TypeError(f"not a record of mb: {record!r}")
         try:
             write(record)
-        except (struct.error, OverflowError) as error:
-            self._forget_strings(known)
+        except (ValueError, TypeError, struct.error, OverflowError) as error:
+            while len(self._strings) > known:  # what the refused record has brought
+                self._numbers.popitem()
+                self._strings.pop()
+            if isinstance(error, (ValueError, TypeError)):
+                raise
             raise ValueError(f"not a record of mb: {error}: {record!r}") from None
-        except (ValueError, TypeError):
-            self._forget_strings(known)
-            raise
-
-    def _forget_strings(self, known: int) -> None:
-        """Take back what a refused record has brought."""
-        while len(self._strings) > known:
-            self._numbers.popitem()
-            self._strings.pop()
 
     def _write_series(self, record: Series) -> None:
-        head = self._series_head(record)
+        raw = bytes(record.raw) if self._document else b""
+        color = record.color or "#000000" * (not self._document)
+        head = raw or b"".join(
+            [
+                self._write_id("id", record.id),
+                self._string(record.name),
+                self._string(color),
+                b"\1" if record.visible else b"\0",
+            ]
+        )
         if self._document:
-            self._check_points()
-            if self._series_left == 0 and not record.raw:
+            if self._open is not None and self._points != self._open.point_count:
+                raise ValueError(f"a series of {self._open.point_count} points has {self._points}")
+            if self._series_left == 0 and not raw:
                 raise ValueError("there are more series than series_count")
             if self._series_left is not None:
-                self._series_left = None if record.raw else self._series_left - 1
-            self._pieces.append(bytes(record.raw) or head + self._varint("point_count", record.point_count))
+                self._series_left = None if raw else self._series_left - 1
+            self._pieces.append(raw or head + self._varint("point_count", record.point_count))
         else:
             self._end_series()
             self._gather()
@@ -7510,20 +7522,9 @@ class MbWriter(Writer[MbHeader, MbRecord]):
         self._open = record
         self._points = 0
 
-    def _check_points(self) -> None:
-        if self._open is not None and self._points != self._open.point_count:
-            raise ValueError(f"a series of {self._open.point_count} points has {self._points}")
-
     def _end_series(self) -> None:
         if self._open is not None:
             self._body[self._place] += self._varint("point_count", self._points)
-
-    def _series_head(self, record: Series) -> bytes:
-        if record.raw and self._document:
-            return b""
-        color = record.color if self._document else record.color or "#000000"
-        parts = [self._write_id("id", record.id), self._string(record.name), self._string(color)]
-        return b"".join([*parts, b"\1" if record.visible else b"\0"])
 
     def _write_point(self, record: Point) -> None:
         if self._open is None:
@@ -7595,7 +7596,7 @@ class MbWriter(Writer[MbHeader, MbRecord]):
             if self._document:
                 raise ValueError(f"not among the strings of the document: {text!r}")
             if self._like_upstream:
-                self._strings.append(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode())
+                self._strings.append(_js_well_formed(text).encode())
             else:
                 self._strings.append(_encode_text(text))
             number = self._numbers[text] = len(self._strings) - 1
@@ -7721,23 +7722,16 @@ def mb_run_stream(
     total = -_mb_floor(-size / _MB_UNIT)
     if free_ranges is not None:
         free_ranges = list(free_ranges)
-        runs = _mb_quick_runs_of(size, free_ranges) or _mb_runs_of(size, free_ranges)
+        quick = _mb_quick_stream(size, free_ranges)
+        if quick:
+            return quick
+        runs = _mb_runs_of(size, free_ranges)
     elif occupancy is not None and 0 <= occupancy < 1:
         used = _mb_floor(total * occupancy)
         runs = [used, total - used]
     else:
         runs = [total]
-    data = bytearray()
-    add = data.append
-    for run in runs:
-        if run.__class__ is not int or not 0 <= run < 0x4000:
-            data += _mb_write_varint("a run", run, like_upstream=like_upstream)
-        elif run < 0x80:
-            add(run)
-        else:
-            add(run & 0x7F | 0x80)
-            add(run >> 7)
-    return bytes(data)
+    return b"".join([_mb_write_varint("a run", run, like_upstream=like_upstream) for run in runs])
 
 
 def _mb_floor(value: float) -> float:
@@ -7745,23 +7739,26 @@ def _mb_floor(value: float) -> float:
     return int(value // 1) if -_INFINITY < value < _INFINITY else value
 
 
-def _mb_quick_runs_of(size: float, free_ranges: Sequence[Any]) -> List[Any]:
-    """Runs of free ranges that are pairs of whole numbers, ascend and do not touch; nothing of others."""
-    runs: List[Any] = []
-    at = -1
+def _mb_quick_stream(size: float, ranges: Sequence[Any]) -> bytes:
+    """The run stream of ranges of whole units, in order and apart; nothing for others."""
+    runs: List[float] = []
+    at: float = 0
     try:
-        for start, end in free_ranges:
-            if not (at < start < end and start.__class__ is end.__class__ is int):
-                return []
-            runs += ((start - at) // 8, (end - start) // 8)
+        for start, end in ranges:
+            kind = type(end)
+            if type(start) is not kind or (kind is not float and kind is not int):
+                return b""
+            runs.append((start - at) / _MB_UNIT)
+            runs.append((end - start) / _MB_UNIT)
             at = end
-    except (TypeError, ValueError):
-        return []
-    if runs:
-        runs[0] = free_ranges[0][0] // 8
         if at < size:
-            runs.append(-_mb_floor((at - size) / _MB_UNIT))
-    return runs
+            runs.append(-(-(size - at) // _MB_UNIT))
+        whole = [*map(int, runs)]
+    except (TypeError, ValueError, OverflowError):
+        return b""
+    if whole != runs or min(whole[1:], default=0) < 1 or whole[0] < 0 or max(whole) >> 32:
+        return b""
+    return bytes(whole) if max(whole) < 0x80 else b"".join(map(encode_varint, whole))
 
 
 def _mb_runs_of(size: float, free_ranges: Iterable[Any]) -> List[float]:
@@ -7833,7 +7830,6 @@ _MB_JSON_KEYS = {  # of what is inside a point, by the last name of the path
     "pages": frozenset(("size", "occupancy", "freeList", "bitmap")),
 }
 _MB_JSON_NAMES = _MB_JSON_SERIES.union(_MB_JSON_POINT, *_MB_JSON_KEYS.values())
-_MB_U32_MAX = (1 << 32) - 1
 _NAN = float("nan")
 _JS_BLANKS = " \t\n\v\f\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 _MB_JSON_EXACT = float(1 << 53)  # the least integer that a double does not tell from the next
@@ -7911,8 +7907,7 @@ def _explain_mb_json(walk: _Walk) -> Iterator[None]:
         return walk.fault(rule, offset, path)
 
     text = _JsonCursor(walk.data[:valid], fault, _MB_JSON_NAMES)
-    bom = walk.data.startswith(b"\xef\xbb\xbf")
-    if bom:
+    if walk.data.startswith(_BOM):
         walk.take("bom", 3, "bytes")
         text.at = 3
     first = text.peek()
@@ -8097,7 +8092,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._begin = 0  # of the record, for its problems
         self._done = 0  # where the next record's own text begins
         self._late: Optional[FormatError] = None
-        decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_mb_json_constant)
+        decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_no_json_constant)
         self._scan: Callable[[str, int], Tuple[Any, int]] = decoder.scan_once
         bom = self._text.startswith(_MB_JSON_BOM)
         self._at = int(bom)
@@ -8470,7 +8465,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             return stream
         found = page.get("freeList")
         ranges = found if type(found) is list else None
-        quick = _mb_json_quick_stream(ranges, size) if ranges else b""
+        quick = _mb_quick_stream(size, ranges) if ranges else b""
         if quick:
             return quick
         if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
@@ -8482,34 +8477,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=True)
 
 
-def _mb_json_quick_stream(ranges: Sequence[Any], size: float) -> bytes:
-    """The run stream of ranges of whole units, in order and apart; nothing for what needs ``mb_run_stream``."""
-    runs: List[float] = []
-    at = 0.0
-    try:
-        for start, end in ranges:
-            if type(start) is not float or type(end) is not float:
-                return b""
-            runs.append((start - at) / _MB_UNIT)
-            runs.append((end - start) / _MB_UNIT)
-            at = end
-        if at < size:
-            runs.append(-(-(size - at) // _MB_UNIT))
-        whole = [*map(int, runs)]
-    except (TypeError, ValueError, OverflowError):
-        return b""
-    if whole != runs or whole[0] < 0 or min(whole[1:]) < 1 or max(whole) >> 32:
-        return b""
-    return bytes(whole) if max(whole) < 0x80 else b"".join(map(encode_varint, whole))
-
-
 def _mb_json_is_usual(text: str, made: str) -> bool:
     """Whether a text is as a writer makes it, in which lone surrogates are escaped."""
     return text == made or ("\\ud" in text and text.encode() == made.encode("utf-8", "backslashreplace"))
-
-
-def _mb_json_constant(word: str) -> float:
-    raise ValueError(f"{word} is not JSON")
 
 
 # ---- mb-json: Writer
@@ -8656,9 +8626,14 @@ def _js_true(value: Any) -> bool:
     return bool(value) or isinstance(value, (dict, list))
 
 
+def _js_well_formed(text: str) -> str:
+    """Text, in which lone surrogates become U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def _js_is_place(key: str) -> bool:
     number = _decimal(key)
-    return number is not None and number < _MB_U32_MAX
+    return number is not None and number < (1 << 32) - 1
 
 
 def _js_to_number(value: Any) -> float:
@@ -8683,16 +8658,11 @@ def _js_to_number(value: Any) -> float:
         return _NAN
 
 
-def _mb_json_id(id: bytes) -> str:
-    text = id.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
 def _mb_json_series(series: Series) -> str:
     """A series up to its first point."""
     visible = "true" if series.visible else "false"
     return (
-        f'{{"id":"{_mb_json_id(series.id)}","name":{_js_quote(series.name)},"visible":{visible}'
+        f'{{"id":"{_mb_uuid(series.id)}","name":{_js_quote(series.name)},"visible":{visible}'
         f',"color":{_js_quote(series.color)},"data":['
     )
 
@@ -8703,7 +8673,7 @@ def _mb_json_point(
     time, value, name, point_id, has_meta, event, types, _ = point
     text = f'{{"timestamp":{_js_number(time)},"value":{_js_number(value)}'
     if point_id:
-        text += f',"pointId":"{_mb_json_id(point_id)}"'
+        text += f',"pointId":"{_mb_uuid(point_id)}"'
     if name is not None:
         text += f',"name":{_js_quote(name)}'
     if has_meta or event is not None or types is not None:
@@ -9201,8 +9171,6 @@ _MEMSCOPE_CHOICES: Mapping[str, Tuple[Tuple[str, Tuple[Tuple[str, str], ...]], .
         ("Major", (("potential_savings", "u64"), ("suggestions", "*pstr"))),
     ),
 }
-_BOM = b"\xef\xbb\xbf"
-_JSON_BLANKS = b" \t\r\n"
 _MEMSCOPE_MARKERS = (b"NONE", b"STBL")
 _MEMSCOPE_NO_STRINGS = b"NONE" + bytes(4)
 _MEMSCOPE_NUMBERS = {"u32": "I", "u64": "Q", "f64": "d"}
@@ -9536,11 +9504,7 @@ _MemscopeDecoder = Callable[[bytes, int, int], Generator[Allocation, None, Tuple
 
 def _memscope_scanner() -> _MemscopeScan:
     """What parses the JSON value at a place of a text, and tells where it ends."""
-
-    def no_constant(word: str) -> Any:
-        raise ValueError(f"not JSON: {word}")
-
-    return json.JSONDecoder(parse_int=_json_integer, parse_constant=no_constant).raw_decode
+    return json.JSONDecoder(parse_int=_json_integer, parse_constant=_no_json_constant).raw_decode
 
 
 def _memscope_from_json(type_: str, value: Any) -> Any:
@@ -12185,7 +12149,7 @@ class _MbLosses:
     def __init__(self, format: str) -> None:
         self._problems = _Problems(format, _MB_LOSSES, strict=False, recover=False)
         self._series = self._point = -1
-        self._texts: Dict[str, str] = {}
+        self._texts: Set[str] = set()  # that stay as they are
 
     def add(self, rule: str, where: str) -> None:
         """Count one in the record that is being converted."""
@@ -12215,25 +12179,22 @@ class _MbLosses:
 
     def text(self, text: str, where: str, *, like_reader: bool) -> str:
         """Text as it arrives: ``like_reader`` from .mb, as the application reads it, else from JSON."""
-        known = self._texts.get(text)
-        if known == text:
+        if text in self._texts:
             return text
-        made = text
         if like_reader:
             made = _encode_text(text).decode("utf-8", "replace")
-            if made != text:
-                self.add("bytes that are not UTF-8 become U+FFFD, as the application reads them", where)
-            if made.startswith("\ufeff"):
-                made = made[1:]
-                self.add("a leading U+FEFF is left out, as the application reads it", where)
+            rule = "bytes that are not UTF-8 become U+FFFD, as the application reads them"
         else:
-            made = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-            if made != text:
-                self.add("a lone surrogate becomes U+FFFD", where)
+            made, rule = _js_well_formed(text), "a lone surrogate becomes U+FFFD"
+        if made != text:
+            self.add(rule, where)
+        if like_reader and made.startswith("\ufeff"):
+            made = made[1:]
+            self.add("a leading U+FEFF is left out, as the application reads it", where)
         if len(self._texts) > 4096:
             self._texts.clear()
         if made == text:
-            self._texts[text] = made
+            self._texts.add(text)
         return made
 
 
@@ -12334,19 +12295,19 @@ def _mb_json_imported(point: Point, *, bitmap: bool) -> str:
 
 
 def _mb_conclusion_json(found: MbConclusion) -> Dict[str, Any]:
-    names = (
-        "totalPageCount",
-        "totalSize",
-        "totalUsedSize",
-        "overallSurvivalRate",
-        "emptyPageCount",
-        "totalEmptySize",
-    )
+    sizes = {
+        "totalPageCount": float(found.total_page_count),
+        "totalSize": found.total_size,
+        "totalUsedSize": found.total_used_size,
+        "overallSurvivalRate": found.overall_survival_rate,
+        "emptyPageCount": float(found.empty_page_count),
+        "totalEmptySize": found.total_empty_size,
+    }
     types = [
         {"name": one.name, "count": float(one.page_count), "survivalRate": one.survival_rate}
         for one in found.type_stats
     ]
-    return {**dict(zip(names, map(float, found[:6]))), "typeStats": types}
+    return {**sizes, "typeStats": types}
 
 
 def _mb_json_to_mb(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:
@@ -12903,6 +12864,11 @@ def _many(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} " + (noun if number == 1 else nouns or noun + "s")
 
 
+def _first_names(names: Sequence[str]) -> str:
+    """As many names as fit a line."""
+    return ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+
+
 def _printable(text: str) -> str:
     """Text of a file for a terminal: what is not printable is escaped; of very long text the start."""
     shown = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text[:1000])
@@ -13222,8 +13188,7 @@ def _prof_info(reader: ProfReader) -> Iterator[Tuple[str, str]]:
     if dropped:
         yield "dropped", f"{_many(dropped, 'record')} from before the capture"
     yield "descriptors", f"{counts[Descriptor]:,}"
-    shown = ", ".join(threads[:8]) + ", ..." * (len(threads) > 8)
-    yield "threads", f"{counts[Thread]:,}" + (f": {shown}" if threads else "")
+    yield "threads", f"{counts[Thread]:,}" + (f": {_first_names(threads)}" if threads else "")
     if counts[Bookmark]:
         yield "bookmarks", f"{counts[Bookmark]:,}"
 
@@ -13389,9 +13354,7 @@ def _mb_info(reader: Union[MbReader, MbJsonReader]) -> Iterator[Tuple[str, str]]
     else:
         yield "root", "one series" if reader.header.single else "an array of series"
     points = sum([one.points for one in found.series])
-    shown = ", ".join([_printable(one.name) or "(no name)" for one in found.series[:8]]) + ", ..." * (
-        len(found.series) > 8
-    )
+    shown = _first_names([_printable(one.name) or "(no name)" for one in found.series])
     yield "series", f"{len(found.series):,}" + (f": {shown}" if shown else "")
     yield "points", f"{points:,}, {_many(len(found.snapshots), 'snapshot')}"
     times = [time for one in found.series for time in (one.first_us, one.last_us) if time is not None]
@@ -13401,7 +13364,7 @@ def _mb_info(reader: Union[MbReader, MbJsonReader]) -> Iterator[Tuple[str, str]]
     if found.snapshots:
         pages = sum([one.conclusion.total_page_count for one in found.snapshots])
         names = {type.name: None for one in found.snapshots for type in one.conclusion.type_stats}
-        shown = ", ".join([_printable(name) or "(no name)" for name in [*names][:8]]) + ", ..." * (len(names) > 8)
+        shown = _first_names([_printable(name) or "(no name)" for name in names])
         yield "pages", f"{pages:,}" + (f" of the types {shown}" if names else "")
 
 
@@ -13607,8 +13570,8 @@ def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
         lasts = prof_duration_text(last - first, 3)
         yield "allocated", f"from {_utc(first // 1000)}, within {lasts}"
         heaviest = sorted(threads, key=lambda name: (-threads[name], name))
-        shown = [f"{_memscope_name(name)} {_many(threads[name], 'record')}" for name in heaviest[:8]]
-        yield "threads", f"{len(threads):,}: {', '.join(shown)}" + ", ..." * (len(threads) > 8)
+        shown = _first_names([f"{_memscope_name(name)} {_many(threads[name], 'record')}" for name in heaviest])
+        yield "threads", f"{len(threads):,}: {shown}"
         yield "objects", ", ".join([f"{name} {number:,}" for name, number in counts.items() if number]) or "none"
     metrics = reader.advanced_metrics
     if metrics is not None:
