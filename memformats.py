@@ -7793,7 +7793,7 @@ def _mb_hex(text: str) -> bytes:
     data = bytearray()
     pair = ""
     units = text.encode("utf-16-le", "surrogatepass")
-    for unit in [chr(units[at] | units[at + 1] << 8) for at in range(0, len(units), 2)] + ["\n"]:
+    for unit in [chr(unit) for (unit,) in _U16.iter_unpack(units)] + ["\n"]:
         ends = unit in "\n\r\u2028\u2029"
         pair += "" if ends else unit
         if len(pair) == 2 or (ends and pair):
@@ -7945,12 +7945,10 @@ def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, key: str, 
 
 
 def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single: bool) -> Iterator[None]:
-    begin = text.at
-    if text.peek() != b"{":
-        begin = text.at
+    mark, begin = text.peek(), text.at
+    if mark != b"{":
         text.value(path)
         raise walk.fault("a series is no object", begin, path)
-    begin = text.at
     seen = False
     name: Any = None
     late: List[FormatError] = []
@@ -8149,10 +8147,10 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
 
     def _check_depth(self, start: int, path: str, depth: int) -> None:
         """Raise where what stands from ``start`` to here nests too deeply; each round takes off the innermost level."""
-        text = self._text[start : self._at]
-        if text.count("[") + text.count("{") + depth <= _JSON_DEPTH:
+        stop = self._at
+        if self._text.count("[", start, stop) + self._text.count("{", start, stop) + depth <= _JSON_DEPTH:
             return
-        bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+        bare = "".join(self._text[start:stop].replace("\\\\", "").replace('\\"', "").split('"')[::2])
         marks = bare.encode().translate(_JSON_BRACKETS, _JSON_NO_BRACKETS)
         for _ in range(_JSON_DEPTH - depth):
             marks = marks.replace(b"[]", b"")
@@ -8202,9 +8200,10 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         members = self._members_before_data(path)
         place = self._at
         points, later = self._look_ahead(path)
+        members.update(later)
         self._at = place
         self._begin = begin
-        series = self._series({**members, **later}, points, path)
+        series = self._series(members, points, path)
         text = self._text[self._done : place + 1]
         before = _MB_JSON_BOM * self.header.bom + "[" * (not self.header.single) if not self._done else "]},"
         if not _mb_json_is_usual(text, before + _mb_json_series(series)):
@@ -8230,25 +8229,27 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             self._done = self._at
             comma = ","
             yield point
-        while self._take(",}", path) == ",":
-            key, start = self._key(path)
+        for key, start in self._members(path, first=False):
             self._member(path, key, start)
             if key == "data":
                 self._problem("a second data", f"{path}.data")
-        if type({**members, **later}.get("name")) is not str:
+        if type(members.get("name")) is not str:
             self._stumble("a series without a name", offset, f"{path}.name")
         if self._late is not None:
             raise self._late
 
-    def _key(self, path: str) -> Tuple[str, int]:
-        """A key and where it stands; its value is next."""
-        self._take('"', path)
-        self._at -= 1
-        start = self._at
-        key = self._value(path)
-        self._take(":", path)
-        self._peek()
-        return key, start
+    def _members(self, path: str, *, first: bool) -> Iterator[Tuple[str, int]]:
+        """The keys of an object from the first or the next one on, and where they stand; the value is to be taken."""
+        comma = "" if first and self._peek() != "}" else self._take(",}", path)
+        while comma != "}":
+            self._take('"', path)
+            self._at -= 1
+            start = self._at
+            key = self._value(path)
+            self._take(":", path)
+            self._peek()
+            yield key, start
+            comma = self._take(",}", path)
 
     def _member(self, path: str, key: str, start: int, *, quiet: bool = False) -> Any:
         """The value of a series' key."""
@@ -8268,9 +8269,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             raise self._fault("a series is no object", self._offset(begin), path)
         self._at += 1
         members: Dict[str, Any] = {}
-        comma = "," if self._peek() != "}" else self._take("}", path)
-        while comma == ",":
-            key, start = self._key(path)
+        for key, start in self._members(path, first=True):
             array = self._text[self._at : self._at + 1] == "["
             if self.header.single and array and key in ("series", "points"):
                 raise self._fault("JSON of the program before 2.0", self._offset(start), path)
@@ -8279,7 +8278,6 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             members[key] = self._member(path, key, start)
             if key == "data":
                 raise self._fault("a series without an array data", self._offset(start), path)
-            comma = self._take(",}", path)
         raise self._fault("a series without an array data", self._offset(begin), path)
 
     def _look_ahead(self, path: str) -> Tuple[int, Dict[str, Any]]:
@@ -8291,8 +8289,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
                 self._peek()
                 self._point_value(inner)
                 points += 1
-            while self._take(",}", path) == ",":
-                key, start = self._key(path)
+            for key, start in self._members(path, first=False):
                 later[key] = self._member(path, key, start, quiet=True)
         except FormatError:
             pass  # which is met again
@@ -8530,22 +8527,14 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
         if type(record) is Point:
             if not self._inside:
                 raise ValueError("a point stands after its series")
-            piece = (
-                self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
-                if not record.raw
-                else record.raw.decode()
-            )
+            piece = record.raw.decode() or self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
             self._comma = ","
             return piece
         if type(record) is not Series:
             raise TypeError(f"not a record of mb: {record!r}")
         if self._header.single and self._inside:
             raise ValueError("a single series has been written")
-        piece = (
-            ("]}," if self._inside else self._start()) + _mb_json_series(record)
-            if not record.raw
-            else record.raw.decode()
-        )
+        piece = record.raw.decode() or ("]}," if self._inside else self._start()) + _mb_json_series(record)
         self._begun = self._inside = True
         self._comma = ""
         return piece
@@ -8786,9 +8775,7 @@ def mb_conclusion(point: Point) -> Optional[MbConclusion]:
 
 def _mb_page_facts(page: Page) -> _MbPageFacts:
     size, share, stream, borrowed = page
-    if share is not None:
-        return float(size), True, share, None
-    return float(size), False, None, _mb_free(stream + borrowed)
+    return float(size), share is not None, share, _mb_free(stream + borrowed) if share is None else None
 
 
 def _mb_free(stream: bytes) -> float:
@@ -8799,8 +8786,10 @@ def _mb_free(stream: bytes) -> float:
 
 def mb_json_conclusion(point: Point) -> Optional[MbConclusion]:
     """The totals of a snapshot that was read from JSON, which also has free ranges in single bytes (mb 6.1)."""
-    memory = _mb_json_memory(_mb_json_object(point)) if point.raw else None
-    return _mb_json_totals(memory) if memory is not None else None if point.raw else mb_conclusion(point)
+    if not point.raw:
+        return mb_conclusion(point)
+    memory = _mb_json_memory(_mb_json_object(point))
+    return None if memory is None else _mb_json_totals(memory)
 
 
 def _mb_json_object(point: Point) -> Dict[str, Any]:
@@ -8862,10 +8851,9 @@ def mb_color(name: str) -> str:
     >>> mb_color("Main Process"), mb_color("")
     ('#42cad7', '#d74242')
     """
-    units = name.encode("utf-16-le", "surrogatepass")
     number = 0
-    for at in range(0, len(units), 2):
-        number = number * 31 + (units[at] | units[at + 1] << 8) & 0xFFFFFFFF
+    for (unit,) in _U16.iter_unpack(name.encode("utf-16-le", "surrogatepass")):
+        number = number * 31 + unit & 0xFFFFFFFF
     number = min(number, (1 << 32) - number)
     hue = int(number * 0.618033988749895 % 1 * 360)
     a = 0.65 * 0.45
@@ -12295,19 +12283,18 @@ def _mb_json_imported(point: Point, *, bitmap: bool) -> str:
 
 
 def _mb_conclusion_json(found: MbConclusion) -> Dict[str, Any]:
-    sizes = {
+    return {
         "totalPageCount": float(found.total_page_count),
         "totalSize": found.total_size,
         "totalUsedSize": found.total_used_size,
         "overallSurvivalRate": found.overall_survival_rate,
         "emptyPageCount": float(found.empty_page_count),
         "totalEmptySize": found.total_empty_size,
+        "typeStats": [
+            {"name": one.name, "count": float(one.page_count), "survivalRate": one.survival_rate}
+            for one in found.type_stats
+        ],
     }
-    types = [
-        {"name": one.name, "count": float(one.page_count), "survivalRate": one.survival_rate}
-        for one in found.type_stats
-    ]
-    return {**sizes, "typeStats": types}
 
 
 def _mb_json_to_mb(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:

@@ -7049,6 +7049,8 @@ def test_mb_json_writer_misuse() -> None:
         ([series, series], {"single": True}, ValueError),
         ([5], {}, TypeError),
         ([series, point._replace(raw=b"\xff")], {}, ValueError),
+        ([series._replace(id=b"\1" * 15)], {}, ValueError),
+        ([series, point._replace(point_id=b"\1" * 17)], {}, ValueError),
     ):
         made = io.BytesIO()
         writer = mf.MbJsonWriter(made, **options)
