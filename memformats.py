@@ -7821,20 +7821,20 @@ def _mb_parse_int(pair: str) -> int:
 # whose ``meta.memory.pageTypes`` are types of pages (mb 3).  A reader gives the records that the application would
 # write as .mb, but for times as text, which it loses (erratum 11).
 
-_MB_JSON_SERIES = frozenset(("id", "name", "visible", "color", "data"))
-_MB_JSON_POINT = frozenset(("timestamp", "value", "pointId", "name", "meta"))
-_MB_JSON_KEYS = {  # of what is inside a point, by the last name of the path
+_MB_JSON_KEYS = {  # of a series, of a point, and of what is inside it, by the last name of the path
+    "series": frozenset(("id", "name", "visible", "color", "data")),
+    "data": frozenset(("timestamp", "value", "pointId", "name", "meta")),
     "meta": frozenset(("event", "memory")),
     "memory": frozenset(("pageTypes",)),
     "pageTypes": frozenset(("name", "uniformPageSize", "pages")),
     "pages": frozenset(("size", "occupancy", "freeList", "bitmap")),
 }
-_MB_JSON_NAMES = _MB_JSON_SERIES.union(_MB_JSON_POINT, *_MB_JSON_KEYS.values())
+_MB_JSON_NAMES: FrozenSet[str] = frozenset().union(*_MB_JSON_KEYS.values())
+_MB_JSON_FIRST = _MB_JSON_KEYS["series"] | _MB_JSON_KEYS["data"] | {"", "series", "points"}  # keys that may stand first
 _NAN = float("nan")
 _JS_BLANKS = " \t\n\v\f\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 _MB_JSON_EXACT = float(1 << 53)  # the least integer that a double does not tell from the next
 _MB_JSON_BOM = "\ufeff"
-_MB_JSON_FIRST = frozenset(("", *_MB_JSON_SERIES, *_MB_JSON_POINT, "series", "points"))  # keys that may stand first
 _MB_JSON_BLANKS = (" ", "\n", "\r", "\t")
 
 # What can be wrong, and how bad it is.  Faults of values that have another meaning without them are stepped over:
@@ -7932,14 +7932,14 @@ def _explain_mb_json_gap(walk: _Walk, end: int) -> None:
         walk.take("", end - walk.offset, "json")
 
 
-def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, key: str, depth: int) -> Any:
+def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, kind: str, key: str, depth: int) -> Any:
     """The value of a key, in one span with it."""
     value = text.value(text.inner(path, key), depth)
     walk.take(text.inner(path, key), text.at - walk.offset, "json")
     if not isinstance(value, (dict, list)):
         whole = type(value) is float and abs(value) < _MB_JSON_EXACT and value.is_integer()
         walk.revalue(int(value) if whole else value)
-    if key not in _MB_JSON_NAMES:
+    if key not in _MB_JSON_KEYS[kind]:
         walk.problem("unknown key")
     return value
 
@@ -7965,7 +7965,7 @@ def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single
                 yield
                 late += _explain_mb_json_point(walk, text, inner)
             continue
-        value = _explain_mb_json_value(walk, text, path, key, 1)
+        value = _explain_mb_json_value(walk, text, path, "series", key, 1)
         if key == "name":
             name = value
         if key == "data":
@@ -8012,7 +8012,7 @@ def _explain_mb_json_object(walk: _Walk, text: _JsonCursor, path: str, kind: str
         mark = text.peek()
         inner = text.inner(path, key)
         if key != _MB_JSON_INSIDE.get(kind) or mark != (b"[" if key.startswith("page") else b"{"):
-            made[key] = _explain_mb_json_value(walk, text, path, key, depth + 1)
+            made[key] = _explain_mb_json_value(walk, text, path, kind, key, depth + 1)
             continue
         walk.take(inner, text.at + 1 - walk.offset, "json")
         if mark == b"{":
@@ -8258,7 +8258,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         value = self._value(inner, 1)
         self._check_depth(place, inner, 1)
         self._begin = start
-        if key not in _MB_JSON_SERIES and not quiet:
+        if key not in _MB_JSON_KEYS["series"] and not quiet:
             self._problem("unknown key", path)
         return value
 
@@ -8359,8 +8359,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         name = value.get("name")
         if name is not None:
             name = self._text_of(value, "name", path)
-        if not value.keys() <= _MB_JSON_POINT:
-            self._problem("unknown key", path)
+        self._known(value, "data", path)
         point_id = self._uuid(value, "pointId", path)
         meta = value.get("meta")
         if not _js_true(meta):
