@@ -7722,16 +7722,27 @@ def mb_run_stream(
     total = -_mb_floor(-size / _MB_UNIT)
     if free_ranges is not None:
         free_ranges = list(free_ranges)
-        quick = _mb_quick_stream(size, free_ranges)
-        if quick:
-            return quick
-        runs = _mb_runs_of(size, free_ranges)
+        runs = _mb_quick_runs(size, free_ranges) or _mb_runs_of(size, free_ranges)
     elif occupancy is not None and 0 <= occupancy < 1:
         used = _mb_floor(total * occupancy)
         runs = [used, total - used]
     else:
         runs = [total]
-    return b"".join([_mb_write_varint("a run", run, like_upstream=like_upstream) for run in runs])
+    return _mb_write_runs(runs, like_upstream=like_upstream)
+
+
+def _mb_write_runs(runs: Iterable[Any], *, like_upstream: bool = False) -> bytes:
+    data = bytearray()
+    add = data.append
+    for run in runs:
+        if run.__class__ is not int or not 0 <= run < 0x4000:
+            data += _mb_write_varint("a run", run, like_upstream=like_upstream)
+        elif run < 0x80:
+            add(run)
+        else:
+            add(run & 0x7F | 0x80)
+            add(run >> 7)
+    return bytes(data)
 
 
 def _mb_floor(value: float) -> float:
@@ -7739,15 +7750,15 @@ def _mb_floor(value: float) -> float:
     return int(value // 1) if -_INFINITY < value < _INFINITY else value
 
 
-def _mb_quick_stream(size: float, ranges: Sequence[Any]) -> bytes:
-    """The run stream of ranges of whole units, in order and apart; nothing for others."""
+def _mb_quick_runs(size: float, ranges: Sequence[Any]) -> Sequence[float]:
+    """The runs of ranges of whole units, in order and apart; none for others."""
     runs: List[float] = []
     at: float = 0
     try:
         for start, end in ranges:
             kind = type(end)
             if type(start) is not kind or (kind is not float and kind is not int):
-                return b""
+                return ()
             runs.append((start - at) / _MB_UNIT)
             runs.append((end - start) / _MB_UNIT)
             at = end
@@ -7755,10 +7766,9 @@ def _mb_quick_stream(size: float, ranges: Sequence[Any]) -> bytes:
             runs.append(-(-(size - at) // _MB_UNIT))
         whole = [*map(int, runs)]
     except (TypeError, ValueError, OverflowError):
-        return b""
-    if whole != runs or min(whole[1:], default=0) < 1 or whole[0] < 0 or max(whole) >> 32:
-        return b""
-    return bytes(whole) if max(whole) < 0x80 else b"".join(map(encode_varint, whole))
+        return ()
+    good = whole == runs and min(whole[1:], default=0) > 0 and whole[0] >= 0 and max(whole) < 1 << 32
+    return whole if good else ()
 
 
 def _mb_runs_of(size: float, free_ranges: Iterable[Any]) -> List[float]:
@@ -8461,9 +8471,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             return stream
         found = page.get("freeList")
         ranges = found if type(found) is list else None
-        quick = _mb_quick_stream(size, ranges) if ranges else b""
+        quick = _mb_quick_runs(size, ranges) if ranges else ()
         if quick:
-            return quick
+            return _mb_write_runs(quick)
         if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
             self._problem("not a range", f"{path}.freeList")
         try:
@@ -8763,7 +8773,7 @@ def _mb_totals(types: Iterable[Tuple[str, Iterable[_MbPageFacts]]]) -> MbConclus
 
 
 def mb_conclusion(point: Point) -> Optional[MbConclusion]:
-    """The totals of a snapshot; None of a point without one.
+    """The totals of a snapshot; None of a point without one.  Raises FormatError where ``Page.runs`` does.
 
     Of a point from JSON these are the totals of what .mb would hold; ``mb_json_conclusion`` gives those of the JSON.
     """
