@@ -82,6 +82,7 @@ from typing import (
     Optional,
     Protocol,
     Sequence,
+    Set,
     Tuple,
     Type,
     TypeVar,
@@ -655,6 +656,8 @@ _VARINT_LIMIT = 64  # bytes; the longest that any of the formats' real programs 
 _DIGITS = 135  # of the largest number that such a varint holds
 _U64_MAX = (1 << 64) - 1
 _INFINITY = float("inf")
+_BOM = b"\xef\xbb\xbf"
+_JSON_BLANKS = b" \t\r\n"
 _JSON_DEPTH = 200  # levels of nesting
 _JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
 _JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
@@ -706,6 +709,11 @@ def _json_integer(digits: str) -> int:
     return int(digits)
 
 
+def _no_json_constant(word: str) -> Any:
+    """What Python takes for a number, and JSON does not have."""
+    raise ValueError(f"not JSON: {word}")
+
+
 def _decimal(text: str) -> Optional[int]:
     """The number that a text is the usual decimal form of, without sign and leading zeros; else None."""
     usual = text.isascii() and text.isdigit() and len(text) <= _DIGITS and (text[0] != "0" or text == "0")
@@ -730,7 +738,7 @@ def _json_start(prefix: bytes) -> Optional[str]:
     >>> _json_start(b'[{"ptr": 1'), _json_start(b" []"), _json_start(b"MTRC")
     ('ptr', '', None)
     """
-    text = _decode_text(prefix[3:] if prefix.startswith(b"\xef\xbb\xbf") else prefix).lstrip(" \t\r\n")
+    text = _decode_text(prefix.removeprefix(_BOM)).lstrip(" \t\r\n")
     start, text = text[:1], text[1:].lstrip(" \t\r\n")
     if start == "[" and text[:1] == "{":
         start, text = "{", text[1:].lstrip(" \t\r\n")
@@ -755,7 +763,7 @@ class _JsonCursor:
 
     def peek(self) -> bytes:
         """The next byte that is no blank, which this moves to; none at the end."""
-        while self.data[self.at : self.at + 1] in (b" ", b"\n", b"\r", b"\t"):
+        while self.at < len(self.data) and self.data[self.at] in _JSON_BLANKS:
             self.at += 1
         return self.data[self.at : self.at + 1]
 
@@ -1242,8 +1250,10 @@ class _Gunzip:
             (size,) = _U16.unpack(self._take_bytes("extra", 2))
             self._take_bytes("extra", size)
         for flag, name in ((_FNAME, "name"), (_FCOMMENT, "comment")):
-            if flags & flag:
-                self._take_bytes(name, self._source.peek(_CHUNK).find(b"\0") + 1 or _CHUNK)
+            offset, size = self._source.position, 0
+            while flags & flag and not size:
+                size = self._source.peek(_CHUNK).find(b"\0") + 1
+                self._take_bytes(name, size or _CHUNK, offset)
         if flags & _FHCRC:
             offset, wanted = self._source.position, self._head_crc & 0xFFFF
             (crc,) = _U16.unpack(self._take_bytes("header_crc", 2))
@@ -1271,8 +1281,9 @@ class _Gunzip:
             raise self._error("truncated", offset + start, name, f"the file ends inside this field: {detail}")
         return layout.little.unpack(data)
 
-    def _take_bytes(self, name: str, size: int) -> bytes:
-        offset = self._source.position
+    def _take_bytes(self, name: str, size: int, offset: Optional[int] = None) -> bytes:
+        """Bytes of a field, which begins here or at ``offset``."""
+        offset = self._source.position if offset is None else offset
         data = self._source.read(size)
         self._head_crc = _zlib.crc32(data, self._head_crc)
         if len(data) < size:
@@ -6637,7 +6648,6 @@ MB_HEADER = Layout(
     Field("version", "H"),
     Field("flags", "H", "bit 0: the body is gzip"),  # errata 1, 2
 )
-MB_ID = Field("id", "16s", "a UUID in the order of its text; all zero is none")  # errata 5, 21
 MB_POINT = Layout(
     "point",
     Field("timestamp", "d", "microseconds since 1970"),
@@ -6699,7 +6709,7 @@ class Series(NamedTuple):
     @property
     def uuid(self) -> str:
         """The id as text, "" for none."""
-        return _mb_uuid(self.id)
+        return _mb_uuid(self.id) if any(self.id) else ""
 
 
 class Page(NamedTuple):
@@ -6762,15 +6772,17 @@ class Point(NamedTuple):
     @property
     def uuid(self) -> str:
         """The id as text, "" for none."""
-        return _mb_uuid(self.point_id)
+        return _mb_uuid(self.point_id) if any(self.point_id) else ""
 
 
 MbRecord = Union[Series, Point]
 
 
 def _mb_uuid(id: bytes) -> str:
+    if len(id) != 16:
+        raise ValueError(f"an id is not of 16 bytes: {len(id)}")
     text = id.hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:])) if any(id) else ""
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _mb_is_uuid(id: bytes) -> bool:
@@ -6907,7 +6919,7 @@ def _explain_mb_id(walk: _Walk, name: str) -> None:
     note = ""
     if len(id) == 16 and not _mb_is_uuid(id):
         note = walk.skip(walk.fault("not a UUID", walk.offset, name, id.hex()))
-    walk.fixed(name, MB_ID.code, note or ("" if any(id) else "none"))
+    walk.fixed(name, "16s", note or ("" if any(id) else "none"))  # errata 5, 21
 
 
 def _explain_mb_flag(walk: _Walk, name: str) -> bool:
@@ -7029,16 +7041,14 @@ class MbReader(Reader[MbHeader, MbRecord]):
         except FormatError as error:
             self._fault = error
         else:
-            if self._series_count is None or self._sections != 2 or not self._fields.canonical:
-                self._start = self._fields.since()
-            else:
-                self._start = None
+            usual = self._series_count is not None and self._sections == 2 and self._fields.canonical
+            self._start = None if usual else self._fields.since()
             self._fields.begin()
             self._leading = tuple(self.strings)
             numbers: Dict[str, int] = {}
             for number, text in enumerate(self.strings):
-                if numbers.setdefault(text, number) == number:
-                    self._usual[number] = text
+                numbers.setdefault(text, number)
+            self._usual = {number: text for text, number in numbers.items()}
 
     @property
     def tables(self) -> Dict[str, Any]:
@@ -7154,7 +7164,7 @@ class MbReader(Reader[MbHeader, MbRecord]):
         fields = self._fields
         usual = self._usual
         with_id = struct.Struct("<ddx16s").unpack_from
-        without = struct.Struct("<dd").unpack_from
+        without = _MB_TIMES.unpack_from
         none = b""
         data = fields.data
         at = fields.at
@@ -7370,9 +7380,10 @@ class MbWriter(Writer[MbHeader, MbRecord]):
     ``point_count`` are not looked at.  Strings and counts stand first, so the body is kept in memory, and written by
     ``close``; of a document it is written as it comes.  ``compressed=False`` leaves the body raw.
 
-    What the application would not read back is a ValueError: numbers of 2^32 and more or below 0 (mb 1.7), a timestamp
-    of NaN, an id that is no UUID, a page of another size than the uniform one, a run stream without an end, text with
-    lone surrogates.  ``like_upstream`` writes them as the application does, an id that is none as zero.
+    Of what the application would not read back are a ValueError: numbers of 2^32 and more or below 0 (mb 1.7), a
+    timestamp of NaN, an id that is no UUID, a page of another size than the uniform one, an occupancy of -1, a run
+    stream without an end, text with lone surrogates, but those that stand for bytes which are not UTF-8.
+    ``like_upstream`` writes them as the application does, an id that is none as zero.
     """
 
     format = "mb"
@@ -7475,28 +7486,33 @@ class MbWriter(Writer[MbHeader, MbRecord]):
             raise TypeError(f"not a record of mb: {record!r}")
         try:
             write(record)
-        except (struct.error, OverflowError) as error:
-            self._forget_strings(known)
+        except (ValueError, TypeError, struct.error, OverflowError) as error:
+            while len(self._strings) > known:  # what the refused record has brought
+                self._numbers.popitem()
+                self._strings.pop()
+            if isinstance(error, (ValueError, TypeError)):
+                raise
             raise ValueError(f"not a record of mb: {error}: {record!r}") from None
-        except (ValueError, TypeError):
-            self._forget_strings(known)
-            raise
-
-    def _forget_strings(self, known: int) -> None:
-        """Take back what a refused record has brought."""
-        while len(self._strings) > known:
-            self._numbers.popitem()
-            self._strings.pop()
 
     def _write_series(self, record: Series) -> None:
-        head = self._series_head(record)
+        raw = bytes(record.raw) if self._document else b""
+        color = record.color or "#000000" * (not self._document)
+        head = raw or b"".join(
+            [
+                self._write_id("id", record.id),
+                self._string(record.name),
+                self._string(color),
+                b"\1" if record.visible else b"\0",
+            ]
+        )
         if self._document:
-            self._check_points()
-            if self._series_left == 0 and not record.raw:
+            if self._open is not None and self._points != self._open.point_count:
+                raise ValueError(f"a series of {self._open.point_count} points has {self._points}")
+            if self._series_left == 0 and not raw:
                 raise ValueError("there are more series than series_count")
             if self._series_left is not None:
-                self._series_left = None if record.raw else self._series_left - 1
-            self._pieces.append(bytes(record.raw) or head + self._varint("point_count", record.point_count))
+                self._series_left = None if raw else self._series_left - 1
+            self._pieces.append(raw or head + self._varint("point_count", record.point_count))
         else:
             self._end_series()
             self._gather()
@@ -7506,20 +7522,9 @@ class MbWriter(Writer[MbHeader, MbRecord]):
         self._open = record
         self._points = 0
 
-    def _check_points(self) -> None:
-        if self._open is not None and self._points != self._open.point_count:
-            raise ValueError(f"a series of {self._open.point_count} points has {self._points}")
-
     def _end_series(self) -> None:
         if self._open is not None:
             self._body[self._place] += self._varint("point_count", self._points)
-
-    def _series_head(self, record: Series) -> bytes:
-        if record.raw and self._document:
-            return b""
-        color = record.color if self._document else record.color or "#000000"
-        parts = [self._write_id("id", record.id), self._string(record.name), self._string(color)]
-        return b"".join([*parts, b"\1" if record.visible else b"\0"])
 
     def _write_point(self, record: Point) -> None:
         if self._open is None:
@@ -7591,7 +7596,7 @@ class MbWriter(Writer[MbHeader, MbRecord]):
             if self._document:
                 raise ValueError(f"not among the strings of the document: {text!r}")
             if self._like_upstream:
-                self._strings.append(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode())
+                self._strings.append(_js_well_formed(text).encode())
             else:
                 self._strings.append(_encode_text(text))
             number = self._numbers[text] = len(self._strings) - 1
@@ -7717,12 +7722,16 @@ def mb_run_stream(
     total = -_mb_floor(-size / _MB_UNIT)
     if free_ranges is not None:
         free_ranges = list(free_ranges)
-        runs = _mb_quick_runs_of(size, free_ranges) or _mb_runs_of(size, free_ranges)
+        runs = _mb_quick_runs(size, free_ranges) or _mb_runs_of(size, free_ranges)
     elif occupancy is not None and 0 <= occupancy < 1:
         used = _mb_floor(total * occupancy)
         runs = [used, total - used]
     else:
         runs = [total]
+    return _mb_write_runs(runs, like_upstream=like_upstream)
+
+
+def _mb_write_runs(runs: Iterable[Any], *, like_upstream: bool = False) -> bytes:
     data = bytearray()
     add = data.append
     for run in runs:
@@ -7741,23 +7750,25 @@ def _mb_floor(value: float) -> float:
     return int(value // 1) if -_INFINITY < value < _INFINITY else value
 
 
-def _mb_quick_runs_of(size: float, free_ranges: Sequence[Any]) -> List[Any]:
-    """Runs of free ranges that are pairs of whole numbers, ascend and do not touch; nothing of others."""
-    runs: List[Any] = []
-    at = -1
+def _mb_quick_runs(size: float, ranges: Sequence[Any]) -> Sequence[float]:
+    """The runs of ranges of whole units, in order and apart; none for others."""
+    runs: List[float] = []
+    at: float = 0
     try:
-        for start, end in free_ranges:
-            if not (at < start < end and start.__class__ is end.__class__ is int):
-                return []
-            runs += ((start - at) // 8, (end - start) // 8)
+        for start, end in ranges:
+            kind = type(end)
+            if type(start) is not kind or (kind is not float and kind is not int):
+                return ()
+            runs.append((start - at) / _MB_UNIT)
+            runs.append((end - start) / _MB_UNIT)
             at = end
-    except (TypeError, ValueError):
-        return []
-    if runs:
-        runs[0] = free_ranges[0][0] // 8
         if at < size:
-            runs.append(-_mb_floor((at - size) / _MB_UNIT))
-    return runs
+            runs.append(-(-(size - at) // _MB_UNIT))
+        whole = [*map(int, runs)]
+    except (TypeError, ValueError, OverflowError):
+        return ()
+    good = whole == runs and min(whole[1:], default=0) > 0 and whole[0] >= 0 and max(whole) < 1 << 32
+    return whole if good else ()
 
 
 def _mb_runs_of(size: float, free_ranges: Iterable[Any]) -> List[float]:
@@ -7792,7 +7803,7 @@ def _mb_hex(text: str) -> bytes:
     data = bytearray()
     pair = ""
     units = text.encode("utf-16-le", "surrogatepass")
-    for unit in [chr(units[at] | units[at + 1] << 8) for at in range(0, len(units), 2)] + ["\n"]:
+    for unit in [chr(unit) for (unit,) in _U16.iter_unpack(units)] + ["\n"]:
         ends = unit in "\n\r\u2028\u2029"
         pair += "" if ends else unit
         if len(pair) == 2 or (ends and pair):
@@ -7803,9 +7814,7 @@ def _mb_hex(text: str) -> bytes:
 
 def _mb_parse_int(pair: str) -> int:
     """JavaScript's ``parseInt(pair, 16)``, modulo 256, of two characters."""
-    digits = pair.lstrip(
-        " \t\v\f\xa0\ufeff\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
-    )
+    digits = pair.lstrip(_JS_BLANKS)
     sign = -1 if digits[:1] == "-" else 1
     digits = digits[1:] if digits[:1] in ("+", "-") else digits
     value = 0
@@ -7822,20 +7831,20 @@ def _mb_parse_int(pair: str) -> int:
 # whose ``meta.memory.pageTypes`` are types of pages (mb 3).  A reader gives the records that the application would
 # write as .mb, but for times as text, which it loses (erratum 11).
 
-_MB_JSON_SERIES = frozenset(("id", "name", "visible", "color", "data"))
-_MB_JSON_POINT = frozenset(("timestamp", "value", "pointId", "name", "meta"))
-_MB_JSON_KEYS = {  # of what is inside a point, by the last name of the path
+_MB_JSON_KEYS = {  # of a series, of a point, and of what is inside it, by the last name of the path
+    "series": frozenset(("id", "name", "visible", "color", "data")),
+    "data": frozenset(("timestamp", "value", "pointId", "name", "meta")),
     "meta": frozenset(("event", "memory")),
     "memory": frozenset(("pageTypes",)),
     "pageTypes": frozenset(("name", "uniformPageSize", "pages")),
     "pages": frozenset(("size", "occupancy", "freeList", "bitmap")),
 }
-_MB_JSON_NAMES = _MB_JSON_SERIES.union(_MB_JSON_POINT, *_MB_JSON_KEYS.values())
-_MB_U32_MAX = (1 << 32) - 1
+_MB_JSON_NAMES: FrozenSet[str] = frozenset().union(*_MB_JSON_KEYS.values())
+_MB_JSON_FIRST = _MB_JSON_KEYS["series"] | _MB_JSON_KEYS["data"] | {"", "series", "points"}  # keys that may stand first
 _NAN = float("nan")
+_JS_BLANKS = " \t\n\v\f\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 _MB_JSON_EXACT = float(1 << 53)  # the least integer that a double does not tell from the next
 _MB_JSON_BOM = "\ufeff"
-_MB_JSON_FIRST = frozenset(("", *_MB_JSON_SERIES, *_MB_JSON_POINT, "series", "points"))  # keys that may stand first
 _MB_JSON_BLANKS = (" ", "\n", "\r", "\t")
 
 # What can be wrong, and how bad it is.  Faults of values that have another meaning without them are stepped over:
@@ -7908,8 +7917,7 @@ def _explain_mb_json(walk: _Walk) -> Iterator[None]:
         return walk.fault(rule, offset, path)
 
     text = _JsonCursor(walk.data[:valid], fault, _MB_JSON_NAMES)
-    bom = walk.data.startswith(b"\xef\xbb\xbf")
-    if bom:
+    if walk.data.startswith(_BOM):
         walk.take("bom", 3, "bytes")
         text.at = 3
     first = text.peek()
@@ -7934,25 +7942,23 @@ def _explain_mb_json_gap(walk: _Walk, end: int) -> None:
         walk.take("", end - walk.offset, "json")
 
 
-def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, key: str, depth: int) -> Any:
+def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, kind: str, key: str, depth: int) -> Any:
     """The value of a key, in one span with it."""
     value = text.value(text.inner(path, key), depth)
     walk.take(text.inner(path, key), text.at - walk.offset, "json")
     if not isinstance(value, (dict, list)):
         whole = type(value) is float and abs(value) < _MB_JSON_EXACT and value.is_integer()
         walk.revalue(int(value) if whole else value)
-    if key not in _MB_JSON_NAMES:
+    if key not in _MB_JSON_KEYS[kind]:
         walk.problem("unknown key")
     return value
 
 
 def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single: bool) -> Iterator[None]:
-    begin = text.at
-    if text.peek() != b"{":
-        begin = text.at
+    mark, begin = text.peek(), text.at
+    if mark != b"{":
         text.value(path)
         raise walk.fault("a series is no object", begin, path)
-    begin = text.at
     seen = False
     name: Any = None
     late: List[FormatError] = []
@@ -7969,7 +7975,7 @@ def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single
                 yield
                 late += _explain_mb_json_point(walk, text, inner)
             continue
-        value = _explain_mb_json_value(walk, text, path, key, 1)
+        value = _explain_mb_json_value(walk, text, path, "series", key, 1)
         if key == "name":
             name = value
         if key == "data":
@@ -8016,7 +8022,7 @@ def _explain_mb_json_object(walk: _Walk, text: _JsonCursor, path: str, kind: str
         mark = text.peek()
         inner = text.inner(path, key)
         if key != _MB_JSON_INSIDE.get(kind) or mark != (b"[" if key.startswith("page") else b"{"):
-            made[key] = _explain_mb_json_value(walk, text, path, key, depth + 1)
+            made[key] = _explain_mb_json_value(walk, text, path, kind, key, depth + 1)
             continue
         walk.take(inner, text.at + 1 - walk.offset, "json")
         if mark == b"{":
@@ -8094,7 +8100,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._begin = 0  # of the record, for its problems
         self._done = 0  # where the next record's own text begins
         self._late: Optional[FormatError] = None
-        decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_mb_json_constant)
+        decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_no_json_constant)
         self._scan: Callable[[str, int], Tuple[Any, int]] = decoder.scan_once
         bom = self._text.startswith(_MB_JSON_BOM)
         self._at = int(bom)
@@ -8151,10 +8157,10 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
 
     def _check_depth(self, start: int, path: str, depth: int) -> None:
         """Raise where what stands from ``start`` to here nests too deeply; each round takes off the innermost level."""
-        text = self._text[start : self._at]
-        if text.count("[") + text.count("{") + depth <= _JSON_DEPTH:
+        stop = self._at
+        if self._text.count("[", start, stop) + self._text.count("{", start, stop) + depth <= _JSON_DEPTH:
             return
-        bare = "".join(text.replace("\\\\", "").replace('\\"', "").split('"')[::2])
+        bare = "".join(self._text[start:stop].replace("\\\\", "").replace('\\"', "").split('"')[::2])
         marks = bare.encode().translate(_JSON_BRACKETS, _JSON_NO_BRACKETS)
         for _ in range(_JSON_DEPTH - depth):
             marks = marks.replace(b"[]", b"")
@@ -8204,9 +8210,10 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         members = self._members_before_data(path)
         place = self._at
         points, later = self._look_ahead(path)
+        members.update(later)
         self._at = place
         self._begin = begin
-        series = self._series({**members, **later}, points, path)
+        series = self._series(members, points, path)
         text = self._text[self._done : place + 1]
         before = _MB_JSON_BOM * self.header.bom + "[" * (not self.header.single) if not self._done else "]},"
         if not _mb_json_is_usual(text, before + _mb_json_series(series)):
@@ -8232,25 +8239,27 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             self._done = self._at
             comma = ","
             yield point
-        while self._take(",}", path) == ",":
-            key, start = self._key(path)
+        for key, start in self._members(path, first=False):
             self._member(path, key, start)
             if key == "data":
                 self._problem("a second data", f"{path}.data")
-        if type({**members, **later}.get("name")) is not str:
+        if type(members.get("name")) is not str:
             self._stumble("a series without a name", offset, f"{path}.name")
         if self._late is not None:
             raise self._late
 
-    def _key(self, path: str) -> Tuple[str, int]:
-        """A key and where it stands; its value is next."""
-        self._take('"', path)
-        self._at -= 1
-        start = self._at
-        key = self._value(path)
-        self._take(":", path)
-        self._peek()
-        return key, start
+    def _members(self, path: str, *, first: bool) -> Iterator[Tuple[str, int]]:
+        """The keys of an object from the first or the next one on, and where they stand; the value is to be taken."""
+        comma = "" if first and self._peek() != "}" else self._take(",}", path)
+        while comma != "}":
+            self._take('"', path)
+            self._at -= 1
+            start = self._at
+            key = self._value(path)
+            self._take(":", path)
+            self._peek()
+            yield key, start
+            comma = self._take(",}", path)
 
     def _member(self, path: str, key: str, start: int, *, quiet: bool = False) -> Any:
         """The value of a series' key."""
@@ -8259,7 +8268,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         value = self._value(inner, 1)
         self._check_depth(place, inner, 1)
         self._begin = start
-        if key not in _MB_JSON_SERIES and not quiet:
+        if key not in _MB_JSON_KEYS["series"] and not quiet:
             self._problem("unknown key", path)
         return value
 
@@ -8270,9 +8279,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             raise self._fault("a series is no object", self._offset(begin), path)
         self._at += 1
         members: Dict[str, Any] = {}
-        comma = "," if self._peek() != "}" else self._take("}", path)
-        while comma == ",":
-            key, start = self._key(path)
+        for key, start in self._members(path, first=True):
             array = self._text[self._at : self._at + 1] == "["
             if self.header.single and array and key in ("series", "points"):
                 raise self._fault("JSON of the program before 2.0", self._offset(start), path)
@@ -8281,7 +8288,6 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             members[key] = self._member(path, key, start)
             if key == "data":
                 raise self._fault("a series without an array data", self._offset(start), path)
-            comma = self._take(",}", path)
         raise self._fault("a series without an array data", self._offset(begin), path)
 
     def _look_ahead(self, path: str) -> Tuple[int, Dict[str, Any]]:
@@ -8293,8 +8299,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
                 self._peek()
                 self._point_value(inner)
                 points += 1
-            while self._take(",}", path) == ",":
-                key, start = self._key(path)
+            for key, start in self._members(path, first=False):
                 later[key] = self._member(path, key, start, quiet=True)
         except FormatError:
             pass  # which is met again
@@ -8340,9 +8345,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         if value is None:
             return None
         self._problem("not of its type", f"{path}.{key}")
-        if value is True or (type(value) is float and value):
-            return _js_json(value)
-        return None
+        if type(value) is float and value:
+            return _js_number(value).replace("null", "-Infinity" if value < 0 else "Infinity")
+        return "true" if value is True else None
 
     def _uuid(self, members: Dict[str, Any], key: str, path: str) -> bytes:
         value = members.get(key)
@@ -8364,8 +8369,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         name = value.get("name")
         if name is not None:
             name = self._text_of(value, "name", path)
-        if not value.keys() <= _MB_JSON_POINT:
-            self._problem("unknown key", path)
+        self._known(value, "data", path)
         point_id = self._uuid(value, "pointId", path)
         meta = value.get("meta")
         if not _js_true(meta):
@@ -8414,17 +8418,13 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._problem("null for a number", f"{path}.{key}")
         return 0.0 if self._like_upstream else _NAN
 
-    def _size(self, value: Dict[str, Any], key: str, path: str) -> int:
-        """A size in bytes; 0 for none."""
+    def _size(self, value: Dict[str, Any], key: str, path: str) -> float:
+        """A size in bytes, with the fraction that only run streams know of; 0 for none."""
         size = value.get(key)
-        if size is None:
-            return 0
-        if type(size) is not float or not 0 <= size < _MB_JSON_EXACT:
+        good = type(size) is float and 0 <= size < _MB_JSON_EXACT
+        if size is not None and not (good and size.is_integer()):
             self._problem("not a size", f"{path}.{key}")
-            return 0
-        if size != int(size):
-            self._problem("not a size", f"{path}.{key}")
-        return int(size)
+        return cast("float", size) if good else 0.0
 
     def _types(self, found: List[Any], path: str) -> Tuple[PageType, ...]:
         types = []
@@ -8439,13 +8439,13 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             if type(pages) is not list:
                 pages = []
             made = [self._page(page, uniform, f"{where}.pages[{number}]") for number, page in enumerate(pages)]
-            types.append(PageType(self._text_of(one, "name", where) or "", uniform, tuple(made)))
+            types.append(PageType(self._text_of(one, "name", where) or "", int(uniform), tuple(made)))
         return tuple(types)
 
-    def _page(self, page: Any, uniform: int, path: str) -> Page:
+    def _page(self, page: Any, uniform: float, path: str) -> Page:
         """A page with the run stream that the application writes for it (mb 2)."""
         if type(page) is not dict:
-            return Page(uniform, None, encode_varint(-(-uniform // _MB_UNIT)))
+            page = {}  # a fault that has been stepped over
         self._known(page, "pages", path)
         own = self._size(page, "size", path)
         if uniform and own and own != uniform:
@@ -8457,9 +8457,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         elif type(occupancy) is not float:
             self._problem("not of its type", f"{path}.occupancy")
             occupancy = None
-        return Page(uniform or own, occupancy, self._stream(page, size, occupancy, path))
+        return Page(int(uniform) or int(own), occupancy, self._stream(page, size, occupancy, path))
 
-    def _stream(self, page: Dict[str, Any], size: int, occupancy: Optional[float], path: str) -> bytes:
+    def _stream(self, page: Dict[str, Any], size: float, occupancy: Optional[float], path: str) -> bytes:
         bitmap = page.get("bitmap")
         if bitmap and type(bitmap) is str:
             stream = _mb_hex(bitmap)
@@ -8471,9 +8471,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             return stream
         found = page.get("freeList")
         ranges = found if type(found) is list else None
-        quick = _mb_json_quick_stream(ranges, size) if ranges else b""
+        quick = _mb_quick_runs(size, ranges) if ranges else ()
         if quick:
-            return quick
+            return _mb_write_runs(quick)
         if ranges and not all(type(one) is list and [*map(type, one)] == [float, float] for one in ranges):
             self._problem("not a range", f"{path}.freeList")
         try:
@@ -8483,34 +8483,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             return mb_run_stream(size, free_ranges=ranges, occupancy=occupancy, like_upstream=True)
 
 
-def _mb_json_quick_stream(ranges: Sequence[Any], size: int) -> bytes:
-    """The run stream of ranges of whole units, in order and apart; nothing for what needs ``mb_run_stream``."""
-    runs: List[float] = []
-    at = 0.0
-    try:
-        for start, end in ranges:
-            if type(start) is not float or type(end) is not float:
-                return b""
-            runs.append((start - at) / _MB_UNIT)
-            runs.append((end - start) / _MB_UNIT)
-            at = end
-        if at < size:
-            runs.append(-(-(size - at) // _MB_UNIT))
-        whole = [*map(int, runs)]
-    except (TypeError, ValueError, OverflowError):
-        return b""
-    if whole != runs or whole[0] < 0 or min(whole[1:]) < 1 or max(whole) >> 32:
-        return b""
-    return bytes(whole) if max(whole) < 0x80 else b"".join(map(encode_varint, whole))
-
-
 def _mb_json_is_usual(text: str, made: str) -> bool:
     """Whether a text is as a writer makes it, in which lone surrogates are escaped."""
     return text == made or ("\\ud" in text and text.encode() == made.encode("utf-8", "backslashreplace"))
-
-
-def _mb_json_constant(word: str) -> float:
-    raise ValueError(f"{word} is not JSON")
 
 
 # ---- mb-json: Writer
@@ -8561,22 +8536,14 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
         if type(record) is Point:
             if not self._inside:
                 raise ValueError("a point stands after its series")
-            piece = (
-                self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
-                if not record.raw
-                else record.raw.decode()
-            )
+            piece = record.raw.decode() or self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
             self._comma = ","
             return piece
         if type(record) is not Series:
             raise TypeError(f"not a record of mb: {record!r}")
         if self._header.single and self._inside:
             raise ValueError("a single series has been written")
-        piece = (
-            ("]}," if self._inside else self._start()) + _mb_json_series(record)
-            if not record.raw
-            else record.raw.decode()
-        )
+        piece = record.raw.decode() or ("]}," if self._inside else self._start()) + _mb_json_series(record)
         self._begun = self._inside = True
         self._comma = ""
         return piece
@@ -8657,9 +8624,14 @@ def _js_true(value: Any) -> bool:
     return bool(value) or isinstance(value, (dict, list))
 
 
+def _js_well_formed(text: str) -> str:
+    """Text, in which lone surrogates become U+FFFD."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def _js_is_place(key: str) -> bool:
     number = _decimal(key)
-    return number is not None and number < _MB_U32_MAX
+    return number is not None and number < (1 << 32) - 1
 
 
 def _js_to_number(value: Any) -> float:
@@ -8670,27 +8642,25 @@ def _js_to_number(value: Any) -> float:
     """
     if type(value) is not str:
         return float(value) if type(value) in (float, bool) else 0.0 if value in (None, []) else _NAN
-    text = value.strip()
+    text = value.strip(_JS_BLANKS)
     if text in ("", "Infinity", "+Infinity", "-Infinity"):
         return float(text or 0)
-    if text[:2] in ("0x", "0X") and len(text) < 300 and all(digit in "0123456789abcdefABCDEF" for digit in text[2:]):
-        return float(int(text, 16)) if len(text) > 2 else _NAN
+    base = {"0x": 16, "0o": 8, "0b": 2}.get(text[:2].lower())
     try:
+        if base is not None:
+            return float(int(text[2:], base)) if text[2:].isalnum() and text.isascii() else _NAN
         return float(text) if all(character in "+-.0123456789Ee" for character in text) else _NAN
+    except OverflowError:
+        return _INFINITY
     except ValueError:
         return _NAN
-
-
-def _mb_json_id(id: bytes) -> str:
-    text = id.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _mb_json_series(series: Series) -> str:
     """A series up to its first point."""
     visible = "true" if series.visible else "false"
     return (
-        f'{{"id":"{_mb_json_id(series.id)}","name":{_js_quote(series.name)},"visible":{visible}'
+        f'{{"id":"{_mb_uuid(series.id)}","name":{_js_quote(series.name)},"visible":{visible}'
         f',"color":{_js_quote(series.color)},"data":['
     )
 
@@ -8701,10 +8671,10 @@ def _mb_json_point(
     time, value, name, point_id, has_meta, event, types, _ = point
     text = f'{{"timestamp":{_js_number(time)},"value":{_js_number(value)}'
     if point_id:
-        text += f',"pointId":"{_mb_json_id(point_id)}"'
+        text += f',"pointId":"{_mb_uuid(point_id)}"'
     if name is not None:
         text += f',"name":{_js_quote(name)}'
-    if has_meta:
+    if has_meta or event is not None or types is not None:
         members = [] if event is None else [f'"event":{_js_quote(event)}']
         if types is not None:
             members.append(
@@ -8803,7 +8773,7 @@ def _mb_totals(types: Iterable[Tuple[str, Iterable[_MbPageFacts]]]) -> MbConclus
 
 
 def mb_conclusion(point: Point) -> Optional[MbConclusion]:
-    """The totals of a snapshot; None of a point without one.
+    """The totals of a snapshot; None of a point without one.  Raises FormatError where ``Page.runs`` does.
 
     Of a point from JSON these are the totals of what .mb would hold; ``mb_json_conclusion`` gives those of the JSON.
     """
@@ -8814,9 +8784,7 @@ def mb_conclusion(point: Point) -> Optional[MbConclusion]:
 
 def _mb_page_facts(page: Page) -> _MbPageFacts:
     size, share, stream, borrowed = page
-    if share is not None:
-        return float(size), True, share, None
-    return float(size), False, None, _mb_free(stream + borrowed)
+    return float(size), share is not None, share, _mb_free(stream + borrowed) if share is None else None
 
 
 def _mb_free(stream: bytes) -> float:
@@ -8827,8 +8795,10 @@ def _mb_free(stream: bytes) -> float:
 
 def mb_json_conclusion(point: Point) -> Optional[MbConclusion]:
     """The totals of a snapshot that was read from JSON, which also has free ranges in single bytes (mb 6.1)."""
-    memory = _mb_json_memory(_mb_json_object(point)) if point.raw else None
-    return _mb_json_totals(memory) if memory is not None else None if point.raw else mb_conclusion(point)
+    if not point.raw:
+        return mb_conclusion(point)
+    memory = _mb_json_memory(_mb_json_object(point))
+    return None if memory is None else _mb_json_totals(memory)
 
 
 def _mb_json_object(point: Point) -> Dict[str, Any]:
@@ -8890,10 +8860,9 @@ def mb_color(name: str) -> str:
     >>> mb_color("Main Process"), mb_color("")
     ('#42cad7', '#d74242')
     """
-    units = name.encode("utf-16-le", "surrogatepass")
     number = 0
-    for at in range(0, len(units), 2):
-        number = number * 31 + (units[at] | units[at + 1] << 8) & 0xFFFFFFFF
+    for (unit,) in _U16.iter_unpack(name.encode("utf-16-le", "surrogatepass")):
+        number = number * 31 + unit & 0xFFFFFFFF
     number = min(number, (1 << 32) - number)
     hue = int(number * 0.618033988749895 % 1 * 360)
     a = 0.65 * 0.45
@@ -8967,6 +8936,7 @@ class _MbSeriesSums:
         buckets = self._buckets
         if buckets is None:
             buckets = self._buckets = _Buckets(int(time))
+            buckets.values = [int(value)]
             self._good = [now] * 4
         good = self._good
         good[1] = now
@@ -8975,7 +8945,7 @@ class _MbSeriesSums:
         if value > good[3][1]:
             good[3] = now
         index = buckets._reach(max(int(time), buckets.start), buckets.values[-1])
-        buckets.values[index] = max(buckets.values[index] if self.points > 1 else 0, int(value))
+        buckets.values[index] = max(buckets.values[index], int(value))
 
     def use(self) -> MbSeriesUse:
         none: List[Tuple[Optional[float], Optional[float]]] = [(None, None)] * 4
@@ -9138,8 +9108,6 @@ _MEMSCOPE_CHOICES: Mapping[str, Mapping[str, Tuple[Tuple[str, str], ...]]] = {
         **dict.fromkeys(("Moderate", "Major"), (("potential_savings", "u64"), ("suggestions", "*pstr"))),
     },
 }
-_MEMSCOPE_BOM = b"\xef\xbb\xbf"
-_MEMSCOPE_BLANKS = b" \t\r\n"
 _MEMSCOPE_MARKERS = (b"NONE", b"STBL")
 _MEMSCOPE_NO_STRINGS = b"NONE" + bytes(4)
 _MEMSCOPE_NUMBERS = {"u32": "I", "u64": "Q", "f64": "d"}
@@ -9469,11 +9437,7 @@ _MemscopeDecoder = Callable[[bytes, int, int], Generator[Allocation, None, Tuple
 
 def _memscope_scanner() -> _MemscopeScan:
     """What parses the JSON value at a place of a text, and tells where it ends."""
-
-    def no_constant(word: str) -> Any:
-        raise ValueError(f"not JSON: {word}")
-
-    return json.JSONDecoder(parse_int=_json_integer, parse_constant=no_constant).raw_decode
+    return json.JSONDecoder(parse_int=_json_integer, parse_constant=_no_json_constant).raw_decode
 
 
 def _memscope_from_json(type_: str, value: Any) -> Any:
@@ -9569,7 +9533,7 @@ def _memscope_fields(layout: str) -> List[Tuple[str, str]]:
 
 def _explain_memscope(walk: _Walk) -> Iterator[None]:
     """The format text (memscope 3 to 9) line by line; each ``yield`` comes before a structure."""
-    if walk.data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
+    if walk.data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
         yield from _explain_memscope_text(walk)
         return
     if not MEMSCOPE_MAGIC.startswith(walk.data[:8]):
@@ -9759,7 +9723,7 @@ def _explain_memscope_metrics(walk: _Walk, layout: str, texts: Sequence[str]) ->
 def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
     """Layout T: a list of objects, of which each member is a span, with its key and what stands before it."""
     data = walk.data
-    ended = data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]")
+    ended = data.rstrip(_JSON_BLANKS).endswith(b"]")
     try:
         text, whole = data.decode(), True
     except UnicodeDecodeError as error:
@@ -9814,7 +9778,7 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
     take("list", at + 1)
     if walk.more():
         tail = walk.take("trailing", len(data) - walk.offset, "bytes")
-        if tail.strip(_MEMSCOPE_BLANKS):
+        if tail.strip(_JSON_BLANKS):
             walk.problem("bytes after the last record")
 
 
@@ -9917,9 +9881,9 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         self._layouts: Tuple[str, ...] = ("1a",)  # those that fit all records so far
         self._decoders: Dict[str, _MemscopeDecoder] = {}
         self.strings: List[str] = []
-        while fields.have(len(fields.data) + 1) and (len(fields.data) < 36 or not fields.data.strip(_MEMSCOPE_BLANKS)):
+        while fields.have(len(fields.data) + 1) and (len(fields.data) < 36 or not fields.data.strip(_JSON_BLANKS)):
             pass
-        if fields.data.removeprefix(_MEMSCOPE_BOM).lstrip(_MEMSCOPE_BLANKS)[:1] == b"[":
+        if fields.data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
             self._layouts = ("T",)
             self.header = MemscopeHeader(version=0)
         else:
@@ -10199,8 +10163,8 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
         fields = self._fields
         scan = _memscope_scanner()
         number = 0
-        if fields.data.startswith(_MEMSCOPE_BOM):
-            fields.at = len(_MEMSCOPE_BOM)
+        if fields.data.startswith(_BOM):
+            fields.at = len(_BOM)
         try:
             while True:
                 fields.where = f"allocations[{number}]"
@@ -10224,7 +10188,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             fields.begin()
             self._text_end = None if own == (b"\n]" if number else b"[]") else own
             tail = fields.left() + self._source.rest()
-            if tail.strip(_MEMSCOPE_BLANKS):
+            if tail.strip(_JSON_BLANKS):
                 fields.where = ""
                 fields.problem("bytes after the last record", fields.at, "trailing", _many(len(tail), "byte"))
             self._end(tail)
@@ -10235,7 +10199,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     def _next(self) -> bytes:
         """The next byte that is no blank; nothing at the end of the file."""
         fields = self._fields
-        while fields.have(1) and fields.data[fields.at] in _MEMSCOPE_BLANKS:
+        while fields.have(1) and fields.data[fields.at] in _JSON_BLANKS:
             fields.at += 1
         return fields.data[fields.at : fields.at + 1]
 
@@ -10256,7 +10220,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 if more:
                     size *= 4
                     continue
-                if not fields.data.rstrip(_MEMSCOPE_BLANKS).endswith(b"]"):
+                if not fields.data.rstrip(_JSON_BLANKS).endswith(b"]"):
                     raise fields.fault("the file ends inside this field", "") from None
                 if bad is not None:
                     raise fields.fault("not UTF-8 in JSON", "", place=bad) from None
@@ -12066,7 +12030,7 @@ class _MbLosses:
     def __init__(self, format: str) -> None:
         self._problems = _Problems(format, _MB_LOSSES, strict=False, recover=False)
         self._series = self._point = -1
-        self._texts: Dict[str, str] = {}
+        self._texts: Set[str] = set()  # that stay as they are
 
     def add(self, rule: str, where: str) -> None:
         """Count one in the record that is being converted."""
@@ -12096,25 +12060,22 @@ class _MbLosses:
 
     def text(self, text: str, where: str, *, like_reader: bool) -> str:
         """Text as it arrives: ``like_reader`` from .mb, as the application reads it, else from JSON."""
-        known = self._texts.get(text)
-        if known == text:
+        if text in self._texts:
             return text
-        made = text
         if like_reader:
             made = _encode_text(text).decode("utf-8", "replace")
-            if made != text:
-                self.add("bytes that are not UTF-8 become U+FFFD, as the application reads them", where)
-            if made.startswith("\ufeff"):
-                made = made[1:]
-                self.add("a leading U+FEFF is left out, as the application reads it", where)
+            rule = "bytes that are not UTF-8 become U+FFFD, as the application reads them"
         else:
-            made = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-            if made != text:
-                self.add("a lone surrogate becomes U+FFFD", where)
+            made, rule = _js_well_formed(text), "a lone surrogate becomes U+FFFD"
+        if made != text:
+            self.add(rule, where)
+        if like_reader and made.startswith("\ufeff"):
+            made = made[1:]
+            self.add("a leading U+FEFF is left out, as the application reads it", where)
         if len(self._texts) > 4096:
             self._texts.clear()
         if made == text:
-            self._texts[text] = made
+            self._texts.add(text)
         return made
 
 
@@ -12215,19 +12176,18 @@ def _mb_json_imported(point: Point, *, bitmap: bool) -> str:
 
 
 def _mb_conclusion_json(found: MbConclusion) -> Dict[str, Any]:
-    names = (
-        "totalPageCount",
-        "totalSize",
-        "totalUsedSize",
-        "overallSurvivalRate",
-        "emptyPageCount",
-        "totalEmptySize",
-    )
-    types = [
-        {"name": one.name, "count": float(one.page_count), "survivalRate": one.survival_rate}
-        for one in found.type_stats
-    ]
-    return {**dict(zip(names, map(float, found[:6]))), "typeStats": types}
+    return {
+        "totalPageCount": float(found.total_page_count),
+        "totalSize": found.total_size,
+        "totalUsedSize": found.total_used_size,
+        "overallSurvivalRate": found.overall_survival_rate,
+        "emptyPageCount": float(found.empty_page_count),
+        "totalEmptySize": found.total_empty_size,
+        "typeStats": [
+            {"name": one.name, "count": float(one.page_count), "survivalRate": one.survival_rate}
+            for one in found.type_stats
+        ],
+    }
 
 
 def _mb_json_to_mb(reader: MbJsonReader, options: _Options) -> Iterator[bytes]:
@@ -12763,6 +12723,11 @@ def _many(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} " + (noun if number == 1 else nouns or noun + "s")
 
 
+def _first_names(names: Sequence[str]) -> str:
+    """As many names as fit a line."""
+    return ", ".join(names[:8]) + ", ..." * (len(names) > 8)
+
+
 def _printable(text: str) -> str:
     """Text of a file for a terminal: what is not printable is escaped; of very long text the start."""
     shown = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text[:1000])
@@ -13082,8 +13047,7 @@ def _prof_info(reader: ProfReader) -> Iterator[Tuple[str, str]]:
     if dropped:
         yield "dropped", f"{_many(dropped, 'record')} from before the capture"
     yield "descriptors", f"{counts[Descriptor]:,}"
-    shown = ", ".join(threads[:8]) + ", ..." * (len(threads) > 8)
-    yield "threads", f"{counts[Thread]:,}" + (f": {shown}" if threads else "")
+    yield "threads", f"{counts[Thread]:,}" + (f": {_first_names(threads)}" if threads else "")
     if counts[Bookmark]:
         yield "bookmarks", f"{counts[Bookmark]:,}"
 
@@ -13249,9 +13213,7 @@ def _mb_info(reader: Union[MbReader, MbJsonReader]) -> Iterator[Tuple[str, str]]
     else:
         yield "root", "one series" if reader.header.single else "an array of series"
     points = sum([one.points for one in found.series])
-    shown = ", ".join([_printable(one.name) or "(no name)" for one in found.series[:8]]) + ", ..." * (
-        len(found.series) > 8
-    )
+    shown = _first_names([_printable(one.name) or "(no name)" for one in found.series])
     yield "series", f"{len(found.series):,}" + (f": {shown}" if shown else "")
     yield "points", f"{points:,}, {_many(len(found.snapshots), 'snapshot')}"
     times = [time for one in found.series for time in (one.first_us, one.last_us) if time is not None]
@@ -13261,7 +13223,7 @@ def _mb_info(reader: Union[MbReader, MbJsonReader]) -> Iterator[Tuple[str, str]]
     if found.snapshots:
         pages = sum([one.conclusion.total_page_count for one in found.snapshots])
         names = {type.name: None for one in found.snapshots for type in one.conclusion.type_stats}
-        shown = ", ".join([_printable(name) or "(no name)" for name in [*names][:8]]) + ", ..." * (len(names) > 8)
+        shown = _first_names([_printable(name) or "(no name)" for name in names])
         yield "pages", f"{pages:,}" + (f" of the types {shown}" if names else "")
 
 
@@ -13467,8 +13429,8 @@ def _memscope_info(reader: MemscopeReader) -> Iterator[Tuple[str, str]]:
         lasts = prof_duration_text(last - first, 3)
         yield "allocated", f"from {_utc(first // 1000)}, within {lasts}"
         heaviest = sorted(threads, key=lambda name: (-threads[name], name))
-        shown = [f"{_memscope_name(name)} {_many(threads[name], 'record')}" for name in heaviest[:8]]
-        yield "threads", f"{len(threads):,}: {', '.join(shown)}" + ", ..." * (len(threads) > 8)
+        shown = _first_names([f"{_memscope_name(name)} {_many(threads[name], 'record')}" for name in heaviest])
+        yield "threads", f"{len(threads):,}: {shown}"
         yield "objects", ", ".join([f"{name} {number:,}" for name, number in counts.items() if number]) or "none"
     metrics = reader.advanced_metrics
     if metrics is not None:

@@ -6394,6 +6394,21 @@ def test_mb_inside_damaged_gzip() -> None:
     assert_same(wrong.records, outcome(inner, "mb").records)
 
 
+@pytest.mark.parametrize("size", [65_535, 65_536, 200_000])
+def test_mb_gzip_name_of_any_length(size: int) -> None:
+    """RFC 1952 sets no limit to it, and the application's reader accepts one (mb 1.1)."""
+    member = mb_member(MB_BODY)
+    head = b"MEMD\2\0\1\0" + member[:3] + b"\x08" + member[4:10] + b"n" * size
+    data = head + b"\0" + member[10:]
+    assert_same(outcome(data, "mb").records, outcome(mb_file(MB_BODY), "mb").records)
+    for cut in head, head[:100]:
+        fault = outcome(cut, "mb").fault
+        assert fault is not None
+        assert place(fault) == ("truncated", 18, "gzip.name")
+    check_explain(data, "mb", outcome(data, "mb"), recover=False)
+    check_explain(head, "mb", outcome(head, "mb"), recover=False)
+
+
 def test_mb_ids_as_text() -> None:
     assert (
         mf.Series(MB_UUID).uuid == mf.Point(0.0, 0.0, point_id=MB_UUID).uuid == "123e4567-e89b-42d3-a456-426614174000"
@@ -6456,6 +6471,8 @@ def js_text(value: Any) -> Optional[str]:
     """What the application stores as text."""
     if isinstance(value, str):
         return value or None
+    if value in (float("inf"), float("-inf")):
+        return "Infinity" if value > 0 else "-Infinity"
     return mf._js_json(value) if value is True or (isinstance(value, float) and value) else None
 
 
@@ -6479,8 +6496,8 @@ def js_number(value: Json, key: str) -> float:
     return mf._js_to_number(found) if found is not None else float("nan")
 
 
-def js_size(value: Any) -> int:
-    return int(value) if isinstance(value, float) and 0 <= value < 2**53 else 0
+def js_size(value: Any) -> float:
+    return value if isinstance(value, float) and 0 <= value < 2**53 else 0.0
 
 
 def point_of(value: Json) -> mf.Point:
@@ -6509,10 +6526,10 @@ def type_of(value: Any) -> mf.PageType:
     uniform = js_size(value.get("uniformPageSize"))
     pages = value.get("pages")
     made = [page_of(page, uniform) for page in (pages if isinstance(pages, list) else ())]
-    return mf.PageType(js_text(value.get("name")) or "", uniform, tuple(made))
+    return mf.PageType(js_text(value.get("name")) or "", int(uniform), tuple(made))
 
 
-def page_of(value: Any, uniform: int) -> mf.Page:
+def page_of(value: Any, uniform: float) -> mf.Page:
     value = value if isinstance(value, dict) else {}
     own = js_size(value.get("size"))
     share = value.get("occupancy", -1.0)
@@ -6527,7 +6544,7 @@ def page_of(value: Any, uniform: int) -> mf.Page:
     )
     if isinstance(bitmap, str) and bitmap:
         stream = re.sub(rb"[\x80-\xff]+\Z", b"", stream)
-    return mf.Page(uniform or own, share, stream)
+    return mf.Page(int(uniform) or int(own), share, stream)
 
 
 def usual_text(record: Any) -> Optional[str]:
@@ -6935,6 +6952,17 @@ TO_NUMBERS: List[Tuple[Any, str]] = [
     ("-Infinity", "-inf"),
     ("inf", "nan"),
     (".5", "0.5"),
+    ("\ufeff\u20281\x0b", "1.0"),
+    ("\x851", "nan"),
+    ("1\x1c", "nan"),
+    ("0b11", "3.0"),
+    ("0O17", "15.0"),
+    ("0b12", "nan"),
+    ("0x1_0", "nan"),
+    ("0x\u0661", "nan"),
+    ("0x" + "f" * 255, repr(float((1 << 1020) - 1))),
+    ("0x" + "f" * 290, "inf"),
+    ("1e400", "inf"),
     ("1e", "nan"),
     ({}, "nan"),
     ([], "0.0"),
@@ -7013,10 +7041,13 @@ def test_mb_json_writer() -> None:
     assert text_of(series, series, point, point) == f"[{head}]}},{head}{usual},{usual}]}}]"
     assert text_of(series, point, bitmap=True) == f"[{head}{body}]}}]" % '"bitmap":"000404"'
     assert text_of(series, bom=True, single=True) == "\ufeff" + head + "]}"
+    assert text_of(series, mf.Point(1.0, 2.0, event="E")) == head.join(
+        ("[", '{"timestamp":1,"value":2,"meta":{"event":"E"}}]}]')
+    )
     many = [series] + [point] * 1000
     assert text_of(*many) == f"[{head}{','.join([usual] * 1000)}]}}]"
     large = mf.Page(1 << 60, None, b"\0" + b"\xff" * 8 + b"\x7f")
-    big = mf.Point(0.0, 0.0, page_types=(mf.PageType("", 1 << 55, (large,)),), has_meta=True)
+    big = mf.Point(0.0, 0.0, page_types=(mf.PageType("", 1 << 55, (large,)),))  # has_meta goes without saying
     assert (
         '{"size":1152921504606847000,"freeList":[[0,73786976294838210000]]}],"uniformPageSize":36028797018963970}'
         in text_of(series, big)
@@ -7030,6 +7061,8 @@ def test_mb_json_writer_misuse() -> None:
         ([series, series], {"single": True}, ValueError),
         ([5], {}, TypeError),
         ([series, point._replace(raw=b"\xff")], {}, ValueError),
+        ([series._replace(id=b"\1" * 15)], {}, ValueError),
+        ([series, point._replace(point_id=b"\1" * 17)], {}, ValueError),
     ):
         made = io.BytesIO()
         writer = mf.MbJsonWriter(made, **options)
@@ -7083,6 +7116,21 @@ def test_mb_json_values_of_other_types() -> None:
     assert point.page_types == (mf.PageType("", 0, (mf.Page(8, None, b"\1"), mf.Page(8, None, b"\x80" * 65 + b"\1"))),)
     with pytest.raises(mf.FormatError, match="more than 64 bytes"):
         mf.mb_json_conclusion(point)
+
+
+def test_mb_json_fractions_and_infinities() -> None:
+    """Sizes lose their fraction only once the runs have been made (mb 2, rule 4); a number is stored as its text."""
+    pages = '{"size":16.5},{"size":16.5,"freeList":[[0,8]]},{},7'
+    memory = '{"pageTypes":[{"pages":[' + pages + ']},{"pages":[{},7],"uniformPageSize":24.5}]}'
+    (point,) = json_points(
+        '{"timestamp":1,"value":"0x' + "f" * 290 + '","meta":{"event":-1e999,"memory":' + memory + "}}"
+    )
+    assert (point.value, point.event) == (float("inf"), "-Infinity")
+    assert json_points('{"meta":{"event":1e999}}')[0].event == "Infinity"
+    assert [[(page.size, page.run_stream.hex()) for page in one.pages] for one in point.page_types or ()] == [
+        [(16, "03"), (16, "000102"), (0, "00"), (0, "00")],
+        [(24, "04"), (24, "04")],
+    ]
 
 
 def test_mb_json_numbers_of_any_length() -> None:
@@ -7180,6 +7228,8 @@ def test_mb_analysis_by_hand() -> None:
     assert (use.bucket_us, len(use.values)) == (4, 51)
     assert (use.values[0], use.values[15], use.values[16], use.values[49], use.values[50]) == (5, 9, 9, 9, 9)
     assert [one[:5] for one in found.snapshots] == [(0, 6, 1200.0, "", "S")]
+    below = [mf.Point(1.0, float("inf")), mf.Point(2.0, -7.0), mf.Point(2.0, -5.0)]
+    assert mf.mb_analysis(mf.open(io.BytesIO(dump_of(*below)), format="mb")).series[0].values == (-5,)
     empty = mf.mb_analysis(mf.open(io.BytesIO(dump_of()), format="mb"))
     assert empty.series[0][4:9] == (0, None, None, None, None)
     assert empty.series[0].values == ()
