@@ -5054,7 +5054,6 @@ PROF_HEADERS = {
         Field("padding", "H"),
     ),
 }
-_PROF_SIZE = Field("size", "H", "bytes after this field")
 PROF_DESCRIPTOR = Layout(
     "descriptor",
     Field("id", "I"),
