@@ -658,12 +658,6 @@ _U64_MAX = (1 << 64) - 1
 _INFINITY = float("inf")
 _BOM = b"\xef\xbb\xbf"
 _JSON_BLANKS = b" \t\r\n"
-_JSON_DEPTH = 200  # levels of nesting
-_JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
-_JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
-_JSON_WORDS = {b"null": None, b"true": True, b"false": False}
-_JSON_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_JSON_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _CHUNK = 65536
 
 
@@ -746,170 +740,6 @@ def _json_start(prefix: bytes) -> Optional[str]:
         key, quote, _ = text[1:].partition('"')
         return key if quote else None
     return "" if start + text[:1] in ("[]", "{}") else None
-
-
-class _JsonCursor:
-    """Takes a JSON text (RFC 8259) apart piece by piece, at exact offsets; slow.
-
-    ``at`` is the offset of the next byte of ``data``, which is UTF-8.  ``fault`` makes the exception of a rule, an
-    offset and a path.  Paths are those of the values; a key that is not among ``names`` adds nothing to them.
-    """
-
-    def __init__(self, data: bytes, fault: Callable[[str, int, str], FormatError], names: Container[str]) -> None:
-        self.data = data
-        self.at = 0
-        self._fault = fault
-        self._names = names
-
-    def peek(self) -> bytes:
-        """The next byte that is no blank, which this moves to; none at the end."""
-        while self.at < len(self.data) and self.data[self.at] in _JSON_BLANKS:
-            self.at += 1
-        return self.data[self.at : self.at + 1]
-
-    def take(self, wanted: bytes, path: str) -> bytes:
-        """The next byte that is no blank, which has to be one of those."""
-        byte = self.peek()
-        if not byte:
-            raise self._end(self.at, path)
-        if byte not in wanted:
-            raise self._fault("not JSON", self.at, path)
-        self.at += 1
-        return byte
-
-    def members(self, path: str) -> Iterator[Tuple[str, int]]:
-        """Enter an object: gives each key and its offset, and then stands before the value, to be taken."""
-        self.take(b"{", path)
-        if self.peek() == b"}":
-            self.at += 1
-            return
-        while True:
-            self.take(b'"', path)
-            start = self.at - 1
-            key = self._string(path)
-            self.take(b":", path)
-            yield key, start
-            if self.take(b",}", path) == b"}":
-                return
-
-    def items(self, path: str) -> Iterator[str]:
-        """Enter an array: gives the path of each item, which is then to be taken; of one in an array the array's."""
-        self.take(b"[", path)
-        if self.peek() == b"]":
-            self.at += 1
-            return
-        number = 0
-        while True:
-            yield path if path.endswith("]") else f"{path}[{number}]"
-            if self.take(b",]", path) == b"]":
-                return
-            number += 1
-
-    def inner(self, path: str, key: str) -> str:
-        """The path of an object's value."""
-        return f"{path}.{key}" if key in self._names else path
-
-    def value(self, path: str, depth: int = 0) -> Any:
-        """Any value; numbers are floats, of equal keys the last counts, as in JavaScript."""
-        byte = self.peek()
-        if byte in (b"{", b"[") and depth >= _JSON_DEPTH:
-            raise self._fault("nested too deeply", self.at, path)
-        if byte == b"{":
-            made = {}
-            for key, _ in self.members(path):
-                made[key] = self.value(self.inner(path, key), depth + 1)
-            return made
-        if byte == b"[":
-            items = []
-            for inner in self.items(path):
-                items.append(self.value(inner, depth + 1))  # noqa: PERF401 - a frame less for each level
-            return items
-        if byte == b'"':
-            self.at += 1
-            return self._string(path)
-        for word in _JSON_WORDS:
-            if byte and word.startswith(byte):
-                return self._word(word, path)
-        end = _json_number_end(self.data, self.at)
-        if end == self.at:
-            cut = self.data[self.at :] in (b"", b"-")
-            raise self._end(self.at, path) if cut else self._fault("not JSON", self.at, path)
-        digits = self.data[self.at : end]
-        self.at = end
-        return float(digits)
-
-    def _word(self, word: bytes, path: str) -> Optional[bool]:
-        piece = self.data[self.at : self.at + len(word)]
-        if piece != word:
-            whole = self.at + len(piece) < len(self.data) or not word.startswith(piece)
-            raise self._fault("not JSON", self.at, path) if whole else self._end(self.at, path)
-        self.at += len(word)
-        return _JSON_WORDS[word]
-
-    def _string(self, path: str) -> str:
-        """The text behind a quote, up to the next."""
-        start = self.at
-        pieces = []
-        while True:
-            end = self.at
-            while self.data[end : end + 1] not in _JSON_STOPS:
-                end += 1
-            pieces.append(self.data[self.at : end].decode())
-            self.at = end
-            stop = self.data[end : end + 1]
-            if stop == b'"':
-                self.at += 1
-                text = "".join(pieces)
-                return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-            if not stop:
-                raise self._end(start - 1, path)
-            pieces.append(self._escape(start - 1, path))
-
-    def _escape(self, start: int, path: str) -> str:
-        """What a backslash and the characters behind it stand for; ``start`` is that of the string."""
-        mark = self.data[self.at + 1 : self.at + 2]
-        if self.data[self.at] == 0x5C and mark in _JSON_ESCAPES:
-            self.at += 2
-            return _JSON_ESCAPES[mark]
-        digits = self.data[self.at + 2 : self.at + 6]
-        good = (
-            self.data[self.at] == 0x5C
-            and mark in (b"u", b"")
-            and all(byte in b"0123456789abcdefABCDEF" for byte in digits)
-        )
-        if not good or (len(digits) < 4 and self.at + 2 + len(digits) < len(self.data)):
-            raise self._fault("not JSON", self.at, path)
-        if len(digits) < 4:
-            raise self._end(start, path)
-        self.at += 6
-        return chr(int(digits, 16))
-
-    def _end(self, at: int, path: str) -> FormatError:
-        return self._fault("the file ends inside this field", at, path)
-
-
-def _json_number_end(data: bytes, start: int) -> int:
-    """Where a number of JSON ends; where it should begin if there is none.
-
-    >>> _json_number_end(b"-0.5e+3,", 0), _json_number_end(b"01", 0), _json_number_end(b".5", 0)
-    (7, 1, 0)
-    """
-
-    def digits(at: int) -> int:
-        while data[at : at + 1].isdigit():
-            at += 1
-        return at
-
-    first = start + (data[start : start + 1] == b"-")
-    end = first + 1 if data[first : first + 1] == b"0" else digits(first)
-    if end == first:
-        return start
-    if data[end : end + 1] == b"." and digits(end + 1) > end + 1:
-        end = digits(end + 1)
-    if data[end : end + 1] in (b"e", b"E"):
-        power = end + 1 + (data[end + 1 : end + 2] in (b"+", b"-"))
-        end = digits(power) if digits(power) > power else end
-    return end
 
 
 def _decode_text(data: Union[bytes, bytearray]) -> str:
@@ -7838,6 +7668,12 @@ _MB_JSON_KEYS = {  # of a series, of a point, and of what is inside it, by the l
     "pageTypes": frozenset(("name", "uniformPageSize", "pages")),
     "pages": frozenset(("size", "occupancy", "freeList", "bitmap")),
 }
+_MB_JSON_DEPTH = 200  # levels of nesting
+_MB_JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
+_MB_JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
+_MB_JSON_WORDS = {b"null": None, b"true": True, b"false": False}
+_MB_JSON_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_MB_JSON_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _MB_JSON_NAMES: FrozenSet[str] = frozenset().union(*_MB_JSON_KEYS.values())
 _MB_JSON_FIRST = _MB_JSON_KEYS["series"] | _MB_JSON_KEYS["data"] | {"", "series", "points"}  # keys that may stand first
 _NAN = float("nan")
@@ -7903,6 +7739,170 @@ class MbJsonHeader(NamedTuple):
     single: bool = False
 
 
+class _MbJsonCursor:
+    """Takes a JSON text (RFC 8259) apart piece by piece, at exact offsets; slow.
+
+    ``at`` is the offset of the next byte of ``data``, which is UTF-8.  ``fault`` makes the exception of a rule, an
+    offset and a path.  Paths are those of the values; a key that is not among ``names`` adds nothing to them.
+    """
+
+    def __init__(self, data: bytes, fault: Callable[[str, int, str], FormatError], names: Container[str]) -> None:
+        self.data = data
+        self.at = 0
+        self._fault = fault
+        self._names = names
+
+    def peek(self) -> bytes:
+        """The next byte that is no blank, which this moves to; none at the end."""
+        while self.at < len(self.data) and self.data[self.at] in _JSON_BLANKS:
+            self.at += 1
+        return self.data[self.at : self.at + 1]
+
+    def take(self, wanted: bytes, path: str) -> bytes:
+        """The next byte that is no blank, which has to be one of those."""
+        byte = self.peek()
+        if not byte:
+            raise self._end(self.at, path)
+        if byte not in wanted:
+            raise self._fault("not JSON", self.at, path)
+        self.at += 1
+        return byte
+
+    def members(self, path: str) -> Iterator[Tuple[str, int]]:
+        """Enter an object: gives each key and its offset, and then stands before the value, to be taken."""
+        self.take(b"{", path)
+        if self.peek() == b"}":
+            self.at += 1
+            return
+        while True:
+            self.take(b'"', path)
+            start = self.at - 1
+            key = self._string(path)
+            self.take(b":", path)
+            yield key, start
+            if self.take(b",}", path) == b"}":
+                return
+
+    def items(self, path: str) -> Iterator[str]:
+        """Enter an array: gives the path of each item, which is then to be taken; of one in an array the array's."""
+        self.take(b"[", path)
+        if self.peek() == b"]":
+            self.at += 1
+            return
+        number = 0
+        while True:
+            yield path if path.endswith("]") else f"{path}[{number}]"
+            if self.take(b",]", path) == b"]":
+                return
+            number += 1
+
+    def inner(self, path: str, key: str) -> str:
+        """The path of an object's value."""
+        return f"{path}.{key}" if key in self._names else path
+
+    def value(self, path: str, depth: int = 0) -> Any:
+        """Any value; numbers are floats, of equal keys the last counts, as in JavaScript."""
+        byte = self.peek()
+        if byte in (b"{", b"[") and depth >= _MB_JSON_DEPTH:
+            raise self._fault("nested too deeply", self.at, path)
+        if byte == b"{":
+            made = {}
+            for key, _ in self.members(path):
+                made[key] = self.value(self.inner(path, key), depth + 1)
+            return made
+        if byte == b"[":
+            items = []
+            for inner in self.items(path):
+                items.append(self.value(inner, depth + 1))  # noqa: PERF401 - a frame less for each level
+            return items
+        if byte == b'"':
+            self.at += 1
+            return self._string(path)
+        for word in _MB_JSON_WORDS:
+            if byte and word.startswith(byte):
+                return self._word(word, path)
+        end = _mb_json_number_end(self.data, self.at)
+        if end == self.at:
+            cut = self.data[self.at :] in (b"", b"-")
+            raise self._end(self.at, path) if cut else self._fault("not JSON", self.at, path)
+        digits = self.data[self.at : end]
+        self.at = end
+        return float(digits)
+
+    def _word(self, word: bytes, path: str) -> Optional[bool]:
+        piece = self.data[self.at : self.at + len(word)]
+        if piece != word:
+            whole = self.at + len(piece) < len(self.data) or not word.startswith(piece)
+            raise self._fault("not JSON", self.at, path) if whole else self._end(self.at, path)
+        self.at += len(word)
+        return _MB_JSON_WORDS[word]
+
+    def _string(self, path: str) -> str:
+        """The text behind a quote, up to the next."""
+        start = self.at
+        pieces = []
+        while True:
+            end = self.at
+            while self.data[end : end + 1] not in _MB_JSON_STOPS:
+                end += 1
+            pieces.append(self.data[self.at : end].decode())
+            self.at = end
+            stop = self.data[end : end + 1]
+            if stop == b'"':
+                self.at += 1
+                text = "".join(pieces)
+                return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+            if not stop:
+                raise self._end(start - 1, path)
+            pieces.append(self._escape(start - 1, path))
+
+    def _escape(self, start: int, path: str) -> str:
+        """What a backslash and the characters behind it stand for; ``start`` is that of the string."""
+        mark = self.data[self.at + 1 : self.at + 2]
+        if self.data[self.at] == 0x5C and mark in _MB_JSON_ESCAPES:
+            self.at += 2
+            return _MB_JSON_ESCAPES[mark]
+        digits = self.data[self.at + 2 : self.at + 6]
+        good = (
+            self.data[self.at] == 0x5C
+            and mark in (b"u", b"")
+            and all(byte in b"0123456789abcdefABCDEF" for byte in digits)
+        )
+        if not good or (len(digits) < 4 and self.at + 2 + len(digits) < len(self.data)):
+            raise self._fault("not JSON", self.at, path)
+        if len(digits) < 4:
+            raise self._end(start, path)
+        self.at += 6
+        return chr(int(digits, 16))
+
+    def _end(self, at: int, path: str) -> FormatError:
+        return self._fault("the file ends inside this field", at, path)
+
+
+def _mb_json_number_end(data: bytes, start: int) -> int:
+    """Where a number of JSON ends; where it should begin if there is none.
+
+    >>> _mb_json_number_end(b"-0.5e+3,", 0), _mb_json_number_end(b"01", 0), _mb_json_number_end(b".5", 0)
+    (7, 1, 0)
+    """
+
+    def digits(at: int) -> int:
+        while data[at : at + 1].isdigit():
+            at += 1
+        return at
+
+    first = start + (data[start : start + 1] == b"-")
+    end = first + 1 if data[first : first + 1] == b"0" else digits(first)
+    if end == first:
+        return start
+    if data[end : end + 1] == b"." and digits(end + 1) > end + 1:
+        end = digits(end + 1)
+    if data[end : end + 1] in (b"e", b"E"):
+        power = end + 1 + (data[end + 1 : end + 2] in (b"+", b"-"))
+        end = digits(power) if digits(power) > power else end
+    return end
+
+
 # ---- mb-json: explain
 
 
@@ -7915,7 +7915,7 @@ def _explain_mb_json(walk: _Walk) -> Iterator[None]:
             rule, offset = "not UTF-8", valid
         return walk.fault(rule, offset, path)
 
-    text = _JsonCursor(walk.data[:valid], fault, _MB_JSON_NAMES)
+    text = _MbJsonCursor(walk.data[:valid], fault, _MB_JSON_NAMES)
     if walk.data.startswith(_BOM):
         walk.take("bom", 3, "bytes")
         text.at = 3
@@ -7941,7 +7941,7 @@ def _explain_mb_json_gap(walk: _Walk, end: int) -> None:
         walk.take("", end - walk.offset, "json")
 
 
-def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, kind: str, key: str, depth: int) -> Any:
+def _explain_mb_json_value(walk: _Walk, text: _MbJsonCursor, path: str, kind: str, key: str, depth: int) -> Any:
     """The value of a key, in one span with it."""
     value = text.value(text.inner(path, key), depth)
     walk.take(text.inner(path, key), text.at - walk.offset, "json")
@@ -7953,7 +7953,7 @@ def _explain_mb_json_value(walk: _Walk, text: _JsonCursor, path: str, kind: str,
     return value
 
 
-def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single: bool) -> Iterator[None]:
+def _explain_mb_json_series(walk: _Walk, text: _MbJsonCursor, path: str, *, single: bool) -> Iterator[None]:
     mark, begin = text.peek(), text.at
     if mark != b"{":
         text.value(path)
@@ -7991,7 +7991,7 @@ def _explain_mb_json_series(walk: _Walk, text: _JsonCursor, path: str, *, single
         raise late[0]
 
 
-def _explain_mb_json_point(walk: _Walk, text: _JsonCursor, path: str) -> List[FormatError]:
+def _explain_mb_json_point(walk: _Walk, text: _MbJsonCursor, path: str) -> List[FormatError]:
     """A point; gives the faults that end the reading after its series, unless they are stepped over."""
     byte = text.peek()
     begin = text.at
@@ -8013,7 +8013,7 @@ def _explain_mb_json_point(walk: _Walk, text: _JsonCursor, path: str) -> List[Fo
 _MB_JSON_INSIDE = {"data": "meta", "meta": "memory", "memory": "pageTypes", "pageTypes": "pages"}
 
 
-def _explain_mb_json_object(walk: _Walk, text: _JsonCursor, path: str, kind: str, depth: int) -> Dict[str, Any]:
+def _explain_mb_json_object(walk: _Walk, text: _MbJsonCursor, path: str, kind: str, depth: int) -> Dict[str, Any]:
     """An object of a point, or in one, its members one by one."""
     made: Dict[str, Any] = {}
     for key, start in text.members(path):
@@ -8149,7 +8149,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         """The value at a place, or the fault that is in it."""
         data = self._text[start:].encode()
         base = self._offset(start)
-        cursor = _JsonCursor(data, lambda rule, at, where: self._fault(rule, base + at, where), _MB_JSON_NAMES)
+        cursor = _MbJsonCursor(data, lambda rule, at, where: self._fault(rule, base + at, where), _MB_JSON_NAMES)
         value = cursor.value(path, depth)
         self._at = start + len(data[: cursor.at].decode())
         return value
@@ -8157,11 +8157,11 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
     def _check_depth(self, start: int, path: str, depth: int) -> None:
         """Raise where what stands from ``start`` to here nests too deeply; each round takes off the innermost level."""
         stop = self._at
-        if self._text.count("[", start, stop) + self._text.count("{", start, stop) + depth <= _JSON_DEPTH:
+        if self._text.count("[", start, stop) + self._text.count("{", start, stop) + depth <= _MB_JSON_DEPTH:
             return
         bare = "".join(self._text[start:stop].replace("\\\\", "").replace('\\"', "").split('"')[::2])
-        marks = bare.encode().translate(_JSON_BRACKETS, _JSON_NO_BRACKETS)
-        for _ in range(_JSON_DEPTH - depth):
+        marks = bare.encode().translate(_MB_JSON_BRACKETS, _MB_JSON_NO_BRACKETS)
+        for _ in range(_MB_JSON_DEPTH - depth):
             marks = marks.replace(b"[]", b"")
         if marks:
             self._exactly(start, path, depth)

@@ -7013,7 +7013,7 @@ def test_json_numbers_and_what_follows() -> None:
         ("1E5.", 3),
         ("+1", 0),
     ):
-        assert mf._json_number_end(text.encode(), 0) == end
+        assert mf._mb_json_number_end(text.encode(), 0) == end
 
 
 # ---- mb-json: Reader and Writer
