@@ -12498,6 +12498,56 @@ def _memscope_metadata(name: str, count: int, timestamp: int) -> str:
     )
 
 
+def _memscope_json5_ends(
+    about: Mapping[str, str],
+    numbers: Tuple[int, int, int],
+    sizes: Tuple[int, int, int],
+    scopes: Mapping[str, List[Any]],
+    threads: Mapping[str, List[Any]],
+    *,
+    wraps: bool,
+) -> Dict[str, str]:
+    """What stands behind the records in three of the five files: of how many, leaked and freed, of which sizes."""
+    count, leaks, freed = numbers
+    total, largest, smallest = sizes
+    mean = f'"average_size":{total // max(count, 1)}'
+    summary = f'"max_size":{largest},"min_size":{smallest},"total_allocations":{count},"total_memory":{total}'
+    by_scope = _memscope_sums(scopes, "allocation_count", wraps=wraps)
+    by_thread = _memscope_sums(threads, "allocation_count", wraps=wraps)
+    return {
+        "memory_analysis": f'{about["memory_analysis"]},"summary":{{{mean},"leaked_count":{leaks},{summary}}}}}',
+        "lifetime": f'{about["lifetime"]},"scope_analysis":{by_scope}'
+        f',"summary":{{"leaked_count":{leaks},"total_allocations":{count},"total_events":{count + freed}'
+        f',"unique_scopes":{len(scopes)}}},"variable_lifetimes":{{}}}}',
+        "performance": f'{about["performance"]},"summary":{{{mean},{summary},"unique_threads":{len(threads)}}}'
+        f',"thread_analysis":{by_thread}}}',
+    }
+
+
+def _memscope_complex_types(
+    categories: Mapping[str, Tuple[IO[bytes], List[str]]],
+    types: Mapping[Optional[str], List[Any]],
+    about: str,
+    *,
+    wraps: bool,
+) -> Iterator[bytes]:
+    """The fifth of the five files: the records by category of their type, then totals of the generic types."""
+    start = '{"categorized_types":{'
+    for category in sorted(categories):
+        yield f'{start}"{category}":['.encode()
+        yield from _memscope_chunks(categories[category][0], 1)  # after the first comma
+        start = "],"
+    brackets = "]" if categories else start
+    generics = {name: sums[:2] for name, sums in types.items() if memscope_category(name) == "generic"}
+    count = sum([sums[0] for sums in types.values()])
+    ratio = sum([sums[0] for sums in generics.values()]) / max(count, 1) * 100
+    yield _memscope_bytes(
+        f'{brackets}}},"generic_types":{_memscope_sums(generics, "instantiation_count", wraps=wraps)}'
+        f',{about},"summary":{{"complex_type_ratio":{_memscope_float(ratio)}'
+        f',"generic_types":{len(generics)},"total_allocations":{count},"type_categories":{len(categories)}}}}}'
+    )
+
+
 def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tuple[str, bytes]]:
     """``parse_binary_to_standard_json`` (memscope 13): pieces of the five files, each with the name of its file.
 
@@ -12632,22 +12682,9 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
         if upstream:
             _memscope_refuse(reader, cut=True)
             total &= _U64_MAX
-        mean = f'"average_size":{total // max(count, 1)}'
-        sizes = f'"max_size":{largest},"min_size":{min(smallest, largest)},"total_allocations":{count}'
-        sizes += f',"total_memory":{total}'
-        generics = {name: sums[:2] for name, sums in types.items() if memscope_category(name) == "generic"}
-        ratio = sum([sums[0] for sums in generics.values()]) / max(count, 1) * 100
         about = {name: _memscope_metadata(name, count, options.timestamp) for name in MEMSCOPE_FILES}
-        by_scope = _memscope_sums(scopes, "allocation_count", wraps=upstream)
-        by_thread = _memscope_sums(threads, "allocation_count", wraps=upstream)
-        ends = {
-            "memory_analysis": f'{about["memory_analysis"]},"summary":{{{mean},"leaked_count":{leaks},{sizes}}}}}',
-            "lifetime": f'{about["lifetime"]},"scope_analysis":{by_scope}'
-            f',"summary":{{"leaked_count":{leaks},"total_allocations":{count},"total_events":{count + freed}'
-            f',"unique_scopes":{len(scopes)}}},"variable_lifetimes":{{}}}}',
-            "performance": f'{about["performance"]},"summary":{{{mean},{sizes},"unique_threads":{len(threads)}}}'
-            f',"thread_analysis":{by_thread}}}',
-        }
+        sizes = total, largest, min(smallest, largest)
+        ends = _memscope_json5_ends(about, (count, leaks, freed), sizes, scopes, threads, wraps=upstream)
         if old:
             ends["unsafe_ffi"] = (
                 f'"ffi_patterns":[],{about["unsafe_ffi"]},"safety_violations":[],"summary":{{"boundary_events":0'
@@ -12656,19 +12693,8 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
             )
         for name in lines:
             yield name, _memscope_bytes(f"],{ends[name]}" if name in ends else "]")
-        start = '{"categorized_types":{'
-        for category in sorted(categories):
-            yield "complex_types", f'{start}"{category}":['.encode()
-            for piece in _memscope_chunks(categories[category][0], 1):  # after the first comma
-                yield "complex_types", piece
-            start = "],"
-        brackets = "]" if categories else start
-        end = (
-            f'{brackets}}},"generic_types":{_memscope_sums(generics, "instantiation_count", wraps=upstream)}'
-            f',{about["complex_types"]},"summary":{{"complex_type_ratio":{_memscope_float(ratio)}'
-            f',"generic_types":{len(generics)},"total_allocations":{count},"type_categories":{len(categories)}}}}}'
-        )
-        yield "complex_types", _memscope_bytes(end)
+        for piece in _memscope_complex_types(categories, types, about["complex_types"], wraps=upstream):
+            yield "complex_types", piece
     finally:
         for file, _ in categories.values():
             file.close()
