@@ -5558,6 +5558,16 @@ def test_prof_convert_to_json(tmp_path: Path) -> None:
     assert [block["name"] for block in made["threads"][0]["children"]] == ["x"]
 
 
+def test_prof_value_cut_in_its_data() -> None:
+    data = prof_file(DESCRIPTORS, [ProfThread(7, b"", [], [prof_value(260, 2, 9, b"nine more\0")])], layout="D")
+    for cut in range(1, 10):
+        check_readings(data[:-cut], "prof")
+        read = outcome(data[:-cut], "prof")
+        assert isinstance(read.fault, mf.TruncatedError)
+        assert (read.fault.offset, read.fault.where.rpartition(".")[2]) == (len(data) - 10, "data")
+        assert f"{10 - cut} of 10 bytes" in read.fault.reason
+
+
 def test_prof_network_message_is_told(tmp_path: Path) -> None:
     path = tmp_path / "message"
     path.write_bytes(bytes.fromhex("8DA1330104000000"))
