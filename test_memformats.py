@@ -358,7 +358,8 @@ def test_vector_text_is_taken_like_the_file(vector: Vector, tmp_path: Path) -> N
     for folder, data in ("binary", vector.data), ("text", vector.text.encode()):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "file").write_bytes(data)
-    for command in "info", "check", "stats", "decode", "explain", "stats --like-upstream":
+    commands = ("info", "check", "stats", "decode", "explain", "stats --like-upstream")
+    for command in commands[VECTORS.index(vector) % 3 :: 3]:  # all of them, of three vectors
         with pytest.MonkeyPatch.context() as patch:
             runs = []
             for folder in "binary", "text":
