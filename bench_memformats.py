@@ -188,34 +188,36 @@ def open_mlyze(file: IO[bytes], header: MlyzeHeader, tables: Tables) -> memforma
     return memformats.MlyzeWriter(file, start_us=header.start_us, **tables)
 
 
+def varint(file: IO[bytes]) -> int:
+    """A LEB128 number, a byte at a time."""
+    value = shift = 0
+    while True:
+        byte = file.read(1)[0]
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value
+        shift += 7
+
+
 def naive_mlyze(_tables: Tables) -> Read:
     """The reading algorithm of the format's document, completed with GC and MARKER."""
 
-    def read_varint(file: IO[bytes]) -> int:
-        value = shift = 0
-        while True:
-            byte = file.read(1)[0]
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
     def read(file: IO[bytes]) -> Items:
         for kind in iter(lambda: file.read(1), b""):
-            delta = read_varint(file)
+            delta = varint(file)
             if kind == b"\0":
                 (address,) = struct.unpack("<Q", file.read(8))
-                size = read_varint(file)
-                stack_id = read_varint(file)
+                size = varint(file)
+                stack_id = varint(file)
                 (thread_id,) = struct.unpack("<H", file.read(2))
                 yield Alloc(delta, address, size, stack_id, thread_id)
             elif kind == b"\1":
                 (address,) = struct.unpack("<Q", file.read(8))
                 yield Free(delta, address)
             elif kind == b"\2":
-                yield Gc(delta, read_varint(file), read_varint(file))
+                yield Gc(delta, varint(file), varint(file))
             elif kind == b"\3":
-                yield Marker(delta, read_varint(file))
+                yield Marker(delta, varint(file))
 
     return read
 
@@ -697,15 +699,6 @@ def make_mb_json(count: int) -> bytes:
 
 def naive_mb(_tables: Tables) -> Read:
     """A read for each field."""
-
-    def varint(file: IO[bytes]) -> int:
-        value = shift = 0
-        while True:
-            byte = file.read(1)[0]
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
 
     def page_type(file: IO[bytes], strings: Sequence[str]) -> PageType:
         name, uniform = strings[varint(file)], varint(file)

@@ -414,8 +414,7 @@ class Layout:
         raise ValueError(f"{have} bytes are all of {self.name}")
 
 
-_CODE_TYPES = {"B": "u8", "H": "u16", "I": "u32", "Q": "u64", "b": "i8", "h": "i16", "i": "i32", "q": "i64"}
-_CODE_TYPES.update({"f": "f32", "d": "f64"})
+_CODE_TYPES = dict(zip("BHIQbhiqfd", ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64")))
 
 
 class Span(NamedTuple):
@@ -783,52 +782,6 @@ def _utc(time_us: int) -> str:
     """
     seconds, us = divmod(time_us, 1_000_000)
     return f"{_calendar(seconds)}.{us:06d}Z".replace(" ", "T")
-
-
-def _iso_us(text: str) -> Optional[int]:
-    """Microseconds since 1970 of a date or time of ISO 8601, without zone in UTC; None for any other text.
-
-    >>> _iso_us("2025-12-06T01:00:00.25+01:00"), _iso_us("2025-12-06"), _iso_us("yesterday")
-    (1764979200250000, 1764979200000000, None)
-    """
-    signed = text[:1] in ("+", "-")
-    year_text, rest = (text[1:7], text[7:]) if signed else (text[:4], text[4:])
-    date, mark, clock = rest.replace(" ", "T", 1).upper().partition("T")
-    zone = next((clock[at:] for at in range(len(clock)) if clock[at] in "Z+-"), "")
-    clock = clock[: len(clock) - len(zone)]
-    clock, point, fraction = clock.partition(".")
-    parts = [year_text, *date.split("-")[1:], *(clock.split(":") if mark else ())]
-    offset = zone[1:].replace(":", "", 1) if zone not in ("", "Z") else "0000"
-    sizes = [6 if signed else 4, *[2] * (len(parts) - 1)]
-    good = [len(part) == size and _is_digits(part) for part, size in zip([*parts, offset], [*sizes, 4])]
-    if (
-        not all(good)
-        or date[:1] not in ("", "-")
-        or date.count("-") > 2
-        or len(parts) - date.count("-") not in (1, 3, 4)
-    ):
-        return None
-    if (point and (not _is_digits(fraction) or len(parts) - date.count("-") < 4)) or (zone and not mark):
-        return None
-    month, day = [*map(int, parts[1 : 1 + date.count("-")]), 1, 1][:2]
-    hour, minute, second = [*map(int, parts[1 + date.count("-") :]), 0, 0, 0][:3]
-    year = -int(year_text) if text[:1] == "-" else int(year_text)
-    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
-    if not 1 <= month <= 12 or not 1 <= day <= (31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]:
-        return None
-    if hour > 24 or minute > 59 or second > 59 or (hour == 24 and (minute or second)) or int(offset[2:]) > 59:
-        return None
-    year -= month < 3
-    era, in_era = divmod(year, 400)
-    in_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + day - 1
-    days = 146_097 * era + 365 * in_era + in_era // 4 - in_era // 100 + in_year - 719_468
-    ahead = (60 * int(offset[:2]) + int(offset[2:])) * (-1 if zone[:1] == "-" else 1)
-    seconds = 86_400 * days + 3600 * hour + 60 * (minute - ahead) + second
-    return 1_000_000 * seconds + int(fraction[:6].ljust(6, "0"))
-
-
-def _is_digits(text: str) -> bool:
-    return text.isascii() and text.isdigit()
 
 
 def _unsigned(name: str, value: int, bits: int) -> int:
@@ -6470,7 +6423,7 @@ class ProfVerdict:
 # All is little-endian, integers are varints.  Format text: "mb".
 
 MB_MAGIC = b"MEMD"
-MB_VERSION = 2  # errata 8: the application looks at it only to refuse 0 with a raw body
+MB_VERSION = 2  # erratum 8: the application looks at it only to refuse 0 with a raw body
 MB_HEADER = Layout(
     "header",
     Field("magic", "4s"),
@@ -8062,6 +8015,48 @@ def _mb_json_faults(point: Dict[str, Any], path: str) -> Iterator[Tuple[str, str
                     yield "the bitmap ends inside a number", f"{where}.bitmap"
 
 
+def _mb_iso_us(text: str) -> Optional[int]:
+    """Microseconds since 1970 of a date or time of ISO 8601, without zone in UTC; None for any other text.
+
+    >>> _mb_iso_us("2025-12-06T01:00:00.25+01:00"), _mb_iso_us("2025-12-06"), _mb_iso_us("yesterday")
+    (1764979200250000, 1764979200000000, None)
+    """
+    signed = text[:1] in ("+", "-")
+    year_text, rest = (text[1:7], text[7:]) if signed else (text[:4], text[4:])
+    date, mark, clock = rest.replace(" ", "T", 1).upper().partition("T")
+    zone = next((clock[at:] for at in range(len(clock)) if clock[at] in "Z+-"), "")
+    clock = clock[: len(clock) - len(zone)]
+    clock, point, fraction = clock.partition(".")
+    dashes = date.count("-")
+    parts = [year_text, *date.split("-")[1:], *(clock.split(":") if mark else ())]
+    offset = zone[1:].replace(":", "", 1) if zone not in ("", "Z") else "0000"
+    sizes = [6 if signed else 4, *[2] * (len(parts) - 1)]
+    good = [len(part) == size and _mb_is_digits(part) for part, size in zip([*parts, offset], [*sizes, 4])]
+    if not all(good) or date[:1] not in ("", "-") or dashes > 2 or len(parts) - dashes not in (1, 3, 4):
+        return None
+    if (point and (not _mb_is_digits(fraction) or len(parts) - dashes < 4)) or (zone and not mark):
+        return None
+    month, day = [*map(int, parts[1 : 1 + dashes]), 1, 1][:2]
+    hour, minute, second = [*map(int, parts[1 + dashes :]), 0, 0, 0][:3]
+    year = -int(year_text) if text[:1] == "-" else int(year_text)
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    if not 1 <= month <= 12 or not 1 <= day <= (31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]:
+        return None
+    if hour > 24 or minute > 59 or second > 59 or (hour == 24 and (minute or second)) or int(offset[2:]) > 59:
+        return None
+    year -= month < 3
+    era, in_era = divmod(year, 400)
+    in_year = (153 * (month - 3 if month > 2 else month + 9) + 2) // 5 + day - 1
+    days = 146_097 * era + 365 * in_era + in_era // 4 - in_era // 100 + in_year - 719_468
+    ahead = (60 * int(offset[:2]) + int(offset[2:])) * (-1 if zone[:1] == "-" else 1)
+    seconds = 86_400 * days + 3600 * hour + 60 * (minute - ahead) + second
+    return 1_000_000 * seconds + int(fraction[:6].ljust(6, "0"))
+
+
+def _mb_is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 # ---- mb-json: Reader
 
 
@@ -8402,7 +8397,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         text = value.get("timestamp")
         if self._like_upstream or type(text) is not str:
             return self._number(value, "timestamp", path)
-        time = _iso_us(text)
+        time = _mb_iso_us(text)
         if time is not None:
             self._problem("a time as text", f"{path}.timestamp")
             return float(time)

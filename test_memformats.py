@@ -6463,7 +6463,7 @@ def iso_us(text: str) -> Optional[int]:
         return None
     year, month, day, hour, minute, second, fraction, _, sign, ahead, more = found.groups()
     if not 0 < int(year) < 9999:
-        return mf._iso_us(text)
+        return mf._mb_iso_us(text)
     try:
         day_number = dt.date(int(year), int(month or 1), int(day or 1)).toordinal()
     except ValueError:
@@ -7003,13 +7003,13 @@ NOT_TIMES += "|2025-12-06T00:00:00+01:60|1767225600000000|6 Dec 2025|\u0662025-1
 
 @pytest.mark.parametrize(("text", "wanted"), TIMES)
 def test_iso_times(text: str, wanted: int) -> None:
-    assert mf._iso_us(text) == wanted
-    assert mf._iso_us(text) == iso_us(text)
+    assert mf._mb_iso_us(text) == wanted
+    assert mf._mb_iso_us(text) == iso_us(text)
 
 
 @pytest.mark.parametrize("text", NOT_TIMES.split("|"))
 def test_not_iso_times(text: str) -> None:
-    assert mf._iso_us(text) is None
+    assert mf._mb_iso_us(text) is None
 
 
 def test_json_numbers_and_what_follows() -> None:
