@@ -6462,10 +6462,9 @@ def iso_us(text: str) -> Optional[int]:
     if not found:
         return None
     year, month, day, hour, minute, second, fraction, _, sign, ahead, more = found.groups()
-    if not 0 < int(year) < 9999:
-        return mf._mb_iso_us(text)
+    cycles, same = divmod(int(year), 400)  # the calendar comes again after 400 years of 146,097 days
     try:
-        day_number = dt.date(int(year), int(month or 1), int(day or 1)).toordinal()
+        day_number = dt.date(2000 + same, int(month or 1), int(day or 1)).toordinal() + 146_097 * (cycles - 5)
     except ValueError:
         return None
     numbers = [int(part or 0) for part in (hour, minute, second)]
