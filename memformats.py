@@ -8634,6 +8634,8 @@ def _js_to_number(value: Any) -> float:
     >>> _js_to_number(" 12 "), _js_to_number(""), _js_to_number(True), _js_to_number("1_0"), _js_to_number("0x10")
     (12.0, 0.0, 1.0, nan, 16.0)
     """
+    while type(value) is list and len(value) == 1 and type(value[0]) is not bool:
+        value = value[0]  # a list is taken by way of its text
     if type(value) is not str:
         return float(value) if type(value) in (float, bool) else 0.0 if value in (None, []) else _NAN
     text = value.strip(_JS_BLANKS)
