@@ -3032,6 +3032,14 @@ def test_mlyze_stats_of_stock_files(sample: Path) -> None:
     assert "problem     deviation bad-varint" in text
 
 
+def test_mlyze_stats_without_a_peak(sample: Path) -> None:
+    sample.write_bytes(trace(free(5, 0x10)))
+    text = cli("stats", sample).text
+    assert "  allocated   0 bytes in 0 blocks\n" in text
+    assert "  unmatched   1 FREE of what was not live\n" in text
+    assert "  peak  " not in text
+
+
 def test_mlyze_like_upstream(sample: Path) -> None:
     sample.write_bytes(b"MTRX")
     run = cli("stats", "--like-upstream", "--format", "mlyze", sample)
@@ -7234,6 +7242,13 @@ def test_mb_json_fractions_and_infinities() -> None:
         [(16, "03"), (16, "000102"), (0, "00"), (0, "00")],
         [(24, "04"), (24, "04")],
     ]
+
+
+def test_mb_json_cut_inside_an_escape() -> None:
+    for size in range(8, 14):
+        fault = outcome(b'[{"id":"\\u00e4'[:size], "mb-json").fault
+        assert fault is not None
+        assert place(fault) == ("truncated", 7, "series[0].id")
 
 
 def test_mb_json_numbers_of_any_length() -> None:
