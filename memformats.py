@@ -707,6 +707,16 @@ def _no_json_constant(word: str) -> Any:
     raise ValueError(f"not JSON: {word}")
 
 
+_JsonScan = Callable[[str, int], Tuple[Any, int]]
+
+
+def _json_scanner(number: Callable[[str], Any] = _json_integer, object_hook: Optional[Any] = None) -> _JsonScan:
+    """What parses the JSON value at a place of a text and tells where it ends; StopIteration or ValueError: none."""
+    decoder: Any = json.JSONDecoder(parse_int=number, parse_constant=_no_json_constant, object_hook=object_hook)
+    scan: _JsonScan = decoder.scan_once
+    return scan
+
+
 def _decimal(text: str) -> Optional[int]:
     """The number that a text is the usual decimal form of, without sign and leading zeros; else None."""
     usual = text.isascii() and text.isdigit() and len(text) <= _DIGITS and (text[0] != "0" or text == "0")
@@ -7621,7 +7631,10 @@ _MB_JSON_KEYS = {  # of a series, of a point, and of what is inside it, by the l
     "pageTypes": frozenset(("name", "uniformPageSize", "pages")),
     "pages": frozenset(("size", "occupancy", "freeList", "bitmap")),
 }
+_MB_JSON_OLD_KEYS = frozenset(("x", "y"))  # of a point of the program before 2.0
+_MB_JSON_POINT_KEYS = _MB_JSON_OLD_KEYS | {"timestamp"}
 _MB_JSON_DEPTH = 200  # levels of nesting
+_MB_JSON_PLAIN = 1000  # characters at most of a point that is read quickly
 _MB_JSON_ESCAPES = {b'"': '"', b"\\": "\\", b"/": "/", b"b": "\b", b"f": "\f", b"n": "\n", b"r": "\r", b"t": "\t"}
 _MB_JSON_STOPS = frozenset((b"", b'"', b"\\", *(bytes((code,)) for code in range(0x20))))  # what ends a string's run
 _MB_JSON_WORDS = {b"null": None, b"true": True, b"false": False}
@@ -8094,8 +8107,9 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._begin = 0  # of the record, for its problems
         self._done = 0  # where the next record's own text begins
         self._late: Optional[FormatError] = None
-        decoder: Any = json.JSONDecoder(parse_int=float, parse_constant=_no_json_constant)
-        self._scan: Callable[[str, int], Tuple[Any, int]] = decoder.scan_once
+        self._scan = _json_scanner(float)
+        self._quick = _json_scanner(int)  # twice as quick, but for long numbers
+        self._pass = _json_scanner(int, _MB_JSON_POINT_KEYS.intersection)  # keeps nothing else of an object
         bom = self._text.startswith(_MB_JSON_BOM)
         self._at = int(bom)
         mark = self._peek()
@@ -8152,11 +8166,15 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
     def _check_depth(self, start: int, path: str, depth: int) -> None:
         """Raise where what stands from ``start`` to here nests too deeply; each round takes off the innermost level."""
         stop = self._at
+        if stop - start <= _MB_JSON_DEPTH:
+            return
         if self._text.count("[", start, stop) + self._text.count("{", start, stop) + depth <= _MB_JSON_DEPTH:
             return
         bare = "".join(self._text[start:stop].replace("\\\\", "").replace('\\"', "").split('"')[::2])
         marks = bare.encode().translate(_MB_JSON_BRACKETS, _MB_JSON_NO_BRACKETS)
         for _ in range(_MB_JSON_DEPTH - depth):
+            if not marks:
+                return
             marks = marks.replace(b"[]", b"")
         if marks:
             self._exactly(start, path, depth)
@@ -8214,25 +8232,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             series = series._replace(raw=text.encode())
         self._done = place + 1
         yield series
-        comma = ""
-        for inner in self._items(f"{path}.data"):
-            self._peek()
-            self._begin = self._at
-            value = self._point_value(inner)
-            if "meta" in value:
-                for rule, where in _mb_json_faults(value, inner):
-                    self._stumble(rule, self._offset(self._begin), where)
-            point = self._point(value, inner)
-            text = self._text[self._done : self._at]
-            try:
-                usual = _mb_json_is_usual(text, comma + _mb_json_point(point))
-            except FormatError:
-                usual = False  # a run stream that cannot be decoded
-            if not usual:
-                point = point._replace(raw=text.encode())
-            self._done = self._at
-            comma = ","
-            yield point
+        yield from self._read_points(f"{path}.data")
         for key, start in self._members(path, first=False):
             self._member(path, key, start)
             if key == "data":
@@ -8241,6 +8241,66 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             self._stumble("a series without a name", offset, f"{path}.name")
         if self._late is not None:
             raise self._late
+
+    def _read_points(self, path: str) -> Iterator[Point]:
+        """The array of points that begins here."""
+        # Points as a writer makes them, without meta, are read by _usual_points, everything else by _read_point.
+        self._take("[", path)
+        if self._peek() == "]":
+            self._at += 1
+            return
+        number = 0
+        while True:
+            point = self._read_point(f"{path}[{number}]", "," if number else "")
+            yield point
+            number += 1
+            if not point.raw:
+                number += yield from self._usual_points()
+            if self._take(",]", path) == "]":
+                return
+
+    def _read_point(self, path: str, comma: str) -> Point:
+        self._peek()
+        self._begin = self._at
+        value = self._point_value(path)
+        if "meta" in value:
+            for rule, where in _mb_json_faults(value, path):
+                self._stumble(rule, self._offset(self._begin), where)
+        point = self._point(value, path)
+        text = self._text[self._done : self._at]
+        try:
+            usual = _mb_json_is_usual(text, comma + _mb_json_point(point))
+        except FormatError:
+            usual = False  # a run stream that cannot be decoded
+        self._done = self._at
+        return point if usual else point._replace(raw=text.encode())
+
+    def _usual_points(self) -> Generator[Point, None, int]:
+        """The points from the next comma on that are just as a writer makes them; returns how many they were."""
+        text, scan, new = self._text, self._quick, tuple.__new__
+        at = self._at
+        number = 0
+        try:
+            while text.startswith(',{"timestamp":', at):
+                piece = text[at : text.find("}", at, at + _MB_JSON_PLAIN) + 1]
+                value, _ = scan(piece, 1)
+                time, size, name = float(value["timestamp"]), float(value["value"]), value.get("name")
+                made = f',{{"timestamp":{_js_number(time)},"value":{_js_number(size)}'
+                id = b""
+                if "pointId" in value:
+                    id = bytes.fromhex(value["pointId"].replace("-", ""))
+                    made += f',"pointId":"{_mb_uuid(id)}"'
+                if name is not None:
+                    made += f',"name":{_js_quote(name)}'
+                if piece != made + "}" or name == "" or (id and not _mb_is_uuid(id)):
+                    break
+                at += len(piece)
+                self._done = self._at = at
+                number += 1
+                yield new(Point, (time, size, name, id, False, None, None, b""))
+        except (StopIteration, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
+            pass  # _read_point tells what it is
+        return number
 
     def _members(self, path: str, *, first: bool) -> Iterator[Tuple[str, int]]:
         """The keys of an object from the first or the next one on, and where they stand; the value is to be taken."""
@@ -8292,12 +8352,29 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
             for inner in self._items(f"{path}.data"):
                 self._peek()
                 self._point_value(inner)
-                points += 1
+                points += 1 + self._pass_points()
             for key, start in self._members(path, first=False):
                 later[key] = self._member(path, key, start, quiet=True)
         except FormatError:
             pass  # which is met again
         return points, later
+
+    def _pass_points(self) -> int:
+        """Step over plain points from the next comma on; returns how many they were."""
+        text, scan = self._text, self._pass
+        at = self._at
+        points = 0
+        try:
+            while text.startswith(",{", at):
+                piece = text[at : text.find("}", at, at + _MB_JSON_PLAIN) + 1]
+                if scan(piece, 1)[0] == _MB_JSON_OLD_KEYS or piece.count("[") >= _MB_JSON_DEPTH:
+                    break  # one level is the point itself
+                at += len(piece)
+                self._at = at
+                points += 1
+        except (StopIteration, ValueError, RecursionError):
+            pass  # it goes on behind the brace, or is at fault
+        return points
 
     def _point_value(self, path: str) -> Dict[str, Any]:
         """The object of a point."""
@@ -8307,7 +8384,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         if type(value) is not dict:
             rule = "JSON of the program before 2.0" if type(value) is list else "a point is no object"
             raise self._fault(rule, self._offset(start), path)
-        if "x" in value and "y" in value and "timestamp" not in value:
+        if _MB_JSON_POINT_KEYS.intersection(value) == _MB_JSON_OLD_KEYS:
             raise self._fault("JSON of the program before 2.0", self._offset(start), path)
         return value
 
@@ -9427,13 +9504,7 @@ def _memscope_json_value(value: Any, line: str = "") -> str:
     return f"{start}{inner}{(',' + inner).join(items)}{line}{end}" if items else start + end
 
 
-_MemscopeScan = Callable[[str, int], Tuple[Any, int]]
 _MemscopeDecoder = Callable[[bytes, int, int], Generator[Allocation, None, Tuple[int, int, int]]]
-
-
-def _memscope_scanner() -> _MemscopeScan:
-    """What parses the JSON value at a place of a text, and tells where it ends."""
-    return json.JSONDecoder(parse_int=_json_integer, parse_constant=_no_json_constant).raw_decode
 
 
 def _memscope_from_json(type_: str, value: Any) -> Any:
@@ -9724,7 +9795,7 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
         text, whole = data.decode(), True
     except UnicodeDecodeError as error:
         text, whole = data[: error.start].decode(), False
-    scan = _memscope_scanner()
+    scan = _json_scanner()
     done = 0  # in text, where walk.offset is in data
 
     def take(name: str, end: int, type: str = "bytes") -> None:
@@ -9748,7 +9819,7 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
             at = _memscope_skip(text, at + 1)
         try:
             members, end = scan(text, at)
-        except (ValueError, RecursionError):
+        except (StopIteration, ValueError, RecursionError):
             if ended and not whole:
                 raise fault("not UTF-8 in JSON", len(text), where) from None
             raise fault("not JSON" if ended else "the file ends inside this field", at, where) from None
@@ -10157,7 +10228,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
     def _read_text_records(self) -> Iterator[Allocation]:
         """Layout T: the objects of the list, one by one."""
         fields = self._fields
-        scan = _memscope_scanner()
+        scan = _json_scanner()
         number = 0
         if fields.data.startswith(_BOM):
             fields.at = len(_BOM)
@@ -10199,7 +10270,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             fields.at += 1
         return fields.data[fields.at : fields.at + 1]
 
-    def _read_members(self, scan: _MemscopeScan) -> Allocation:
+    def _read_members(self, scan: _JsonScan) -> Allocation:
         """The object that starts here."""
         fields = self._fields
         size = 1 << 13
@@ -10212,7 +10283,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
                 text, bad = data[: error.start].decode(), error.start
             try:
                 members, end = scan(text, 0)
-            except (ValueError, RecursionError):
+            except (StopIteration, ValueError, RecursionError):
                 if more:
                     size *= 4
                     continue
