@@ -12566,32 +12566,6 @@ def _memscope_metadata(name: str, count: int, timestamp: int) -> str:
     )
 
 
-def _memscope_json5_ends(
-    about: Mapping[str, str],
-    numbers: Tuple[int, int, int],
-    sizes: Tuple[int, int, int],
-    scopes: Mapping[str, List[Any]],
-    threads: Mapping[str, List[Any]],
-    *,
-    wraps: bool,
-) -> Dict[str, str]:
-    """What stands behind the records in three of the five files: of how many, leaked and freed, of which sizes."""
-    count, leaks, freed = numbers
-    total, largest, smallest = sizes
-    mean = f'"average_size":{total // max(count, 1)}'
-    summary = f'"max_size":{largest},"min_size":{smallest},"total_allocations":{count},"total_memory":{total}'
-    by_scope = _memscope_sums(scopes, "allocation_count", wraps=wraps)
-    by_thread = _memscope_sums(threads, "allocation_count", wraps=wraps)
-    return {
-        "memory_analysis": f'{about["memory_analysis"]},"summary":{{{mean},"leaked_count":{leaks},{summary}}}}}',
-        "lifetime": f'{about["lifetime"]},"scope_analysis":{by_scope}'
-        f',"summary":{{"leaked_count":{leaks},"total_allocations":{count},"total_events":{count + freed}'
-        f',"unique_scopes":{len(scopes)}}},"variable_lifetimes":{{}}}}',
-        "performance": f'{about["performance"]},"summary":{{{mean},{summary},"unique_threads":{len(threads)}}}'
-        f',"thread_analysis":{by_thread}}}',
-    }
-
-
 def _memscope_complex_types(
     categories: Mapping[str, Tuple[IO[bytes], List[str]]],
     types: Mapping[Optional[str], List[Any]],
@@ -12616,156 +12590,193 @@ def _memscope_complex_types(
     )
 
 
-def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tuple[str, bytes]]:
-    """``parse_binary_to_standard_json`` (memscope 13): pieces of the five files, each with the name of its file.
+class _MemscopeFive:
+    """The five files: the lines of each that wait to be written, and what all records add up to.
 
     With ``like_upstream`` as its converter made them: "old" before 2d, "new" since.  Else like the new ones, but of
     all records, with null for what a record does not tell, its fragmentation_analysis in place of a score of 0.0,
     exact sums, and as unsafe_ffi the risks that the records run (erratum 6).
     """
-    upstream = options.like_upstream
-    layout = options.layout or reader.layout
-    old = upstream and layout < "2d"
-    new = upstream and not old
-    text = _memscope_quoted
-    form = {"sort_keys": True, **_MEMSCOPE_COMPACT}
-    no_number, no_frames = ("0", '"no_stack_trace"') if new else ("null", "null")
-    count = total = leaks = freed = largest = 0
-    smallest = _U64_MAX
-    scopes: Dict[str, List[Any]] = {}  # here and below: how many, the sum of their sizes, and more
-    threads: Dict[str, List[Any]] = {}
-    types: Dict[Optional[str], List[Any]] = {}
-    categories: Dict[str, Tuple[IO[bytes], List[str]]] = {}
-    lines: Dict[str, List[str]] = {name: [] for name in MEMSCOPE_FILES[:4]}
-    memory, events, performance, unsafe = lines.values()
-    commas = dict.fromkeys(lines, "")
 
-    def flush() -> Iterator[Tuple[str, bytes]]:
-        for name, made in lines.items():
-            if made:
-                yield name, _memscope_bytes(commas[name] + ",".join(made))
-                commas[name] = ","
-                made.clear()
-        for file, items in categories.values():
-            file.write(_memscope_bytes("".join(items)))
-            items.clear()
+    def __init__(self, layout: str, options: _Options) -> None:
+        self.upstream: bool = options.like_upstream
+        self.old = self.upstream and layout < "2d"
+        self.new = self.upstream and not self.old
+        self.scratch: Callable[[], IO[bytes]] = options.scratch
+        self.timestamp: int = options.timestamp
+        self.form = {"sort_keys": True, **_MEMSCOPE_COMPACT}
+        self.count = self.total = self.leaks = self.freed = self.largest = 0
+        self.smallest = _U64_MAX
+        self.scopes: Dict[str, List[Any]] = {}  # here and below: how many, the sum of their sizes, and more
+        self.threads: Dict[str, List[Any]] = {}
+        self.types: Dict[Optional[str], List[Any]] = {}
+        self.categories: Dict[str, Tuple[IO[bytes], List[str]]] = {}
+        self.lines: Dict[str, List[str]] = {name: [] for name in MEMSCOPE_FILES[:4]}
+        self.commas = dict.fromkeys(self.lines, "")
 
-    try:
+    def starts(self) -> Iterator[Tuple[str, bytes]]:
         yield "memory_analysis", b'{"allocations":['
         yield "lifetime", b'{"lifecycle_events":['
         yield "performance", b'{"allocations":['
-        yield "unsafe_ffi", b'{"boundary_events":[],"enhanced_ffi_data":[' if old else b"["
-        for record in reader:
-            ptr, size, alloc, dealloc, var, type, scope, thread, stack, borrows, is_leaked, lifetime_ms = record[:12]
-            if old:
-                var, type = ("unknown" if name is None else name for name in (var, type))
-            elif new:
-                if var is None:
-                    continue
-                if type is None:
-                    type = _memscope_sized_type(size)
-            if scope is None:
-                scope = "global"
-            count += 1
-            total += size
-            if size < smallest:
-                smallest = size
-            if size > largest:
-                largest = size
-            sums = scopes.get(scope)
-            if sums is None:
-                sums = scopes[scope] = [0, 0, bytearray()]
-            sums[0] += 1
-            sums[1] += size
-            sums[2] += b"%d," % size
-            sums = threads.get(thread)
-            if sums is None:
-                sums = threads[thread] = [0, 0]
-            sums[0] += 1
-            sums[1] += size
-            sums = types.get(type)
-            if sums is None:
-                category = memscope_category(type)
-                if category not in categories:
-                    categories[category] = options.scratch(), []
-                sums = types[type] = [0, 0, "null" if type is None else text(type), categories[category][1]]
-            sums[0] += 1
-            sums[1] += size
-            type_text = sums[2]
-            var_text = "null" if var is None else text(var)
-            sums[3].append(
-                "," + _memscope_type_item(record, type_text, var_text, form, stand_ins=new, upstream=upstream)
-            )
-            scope_text = text(scope)
-            thread_text = text(thread)
-            leaked = "false"
-            if is_leaked:
-                leaks += 1
-                leaked = "true"
-            names = f'"type_name":{type_text},"var_name":{var_text}}}'
+        yield "unsafe_ffi", b'{"boundary_events":[],"enhanced_ffi_data":[' if self.old else b"["
+
+    def add(self, record: Allocation) -> None:
+        """Take a record into all five."""
+        ptr, size, alloc, dealloc, var, type, scope, thread = record[:8]
+        if self.old:
+            var, type = ("unknown" if name is None else name for name in (var, type))
+        elif self.new:
+            if var is None:
+                return
+            if type is None:
+                type = _memscope_sized_type(size)
+        if scope is None:
+            scope = "global"
+        self.count += 1
+        self.total += size
+        if size < self.smallest:
+            self.smallest = size
+        if size > self.largest:
+            self.largest = size
+        self.leaks += record.is_leaked
+        self.freed += dealloc is not None
+        by_scope = self.scopes.get(scope) or self.scopes.setdefault(scope, [0, 0, bytearray()])
+        by_scope[2] += b"%d," % size
+        by_thread = self.threads.get(thread) or self.threads.setdefault(thread, [0, 0])
+        by_type = self.types.get(type) or self._new_type(type)
+        for one in by_scope, by_thread, by_type:
+            one[0] += 1
+            one[1] += size
+        _, _, type_text, items = by_type
+        text = _memscope_quoted
+        var_text = "null" if var is None else text(var)
+        item = _memscope_type_item(record, type_text, var_text, self.form, stand_ins=self.new, upstream=self.upstream)
+        items.append("," + item)
+        scope_text = text(scope)
+        names = f'"type_name":{type_text},"var_name":{var_text}}}'
+        events = self.lines["lifetime"]
+        events.append(
+            f'{{"event":"allocation","ptr":"{ptr:#x}","scope":{scope_text},"size":{size},"timestamp":{alloc},{names}'
+        )
+        if dealloc is not None:
             events.append(
-                f'{{"event":"allocation","ptr":"{ptr:#x}","scope":{scope_text},"size":{size},"timestamp":{alloc},{names}'
+                f'{{"event":"deallocation","ptr":"{ptr:#x}","scope":{scope_text},"timestamp":{dealloc}'
+                f',"var_name":{var_text}}}'
             )
-            if dealloc is not None:
-                freed += 1
-                events.append(
-                    f'{{"event":"deallocation","ptr":"{ptr:#x}","scope":{scope_text},"timestamp":{dealloc}'
-                    f',"var_name":{var_text}}}'
-                )
-            start = f'{{"borrow_count":{borrows},'
-            end = f'"size":{size},"thread_id":{thread_text},"timestamp_alloc":{alloc},{names}'
-            fragments = '"fragmentation_score":0.0'
-            if not new:
-                analysis = record.fragmentation_analysis
-                made = _memscope_part("fragmentation_analysis", analysis, form, upstream=upstream)
-                fragments = f'"fragmentation_analysis":{made}'
-            if old:
-                memory.append(f'{start}"is_leaked":{leaked},"ptr":"{ptr:#x}","scope_name":{scope_text},{end}')
-                performance.append(f'{start}{fragments},"ptr":"{ptr:#x}",{end}')
-                state = _memscope_part("runtime_state", record.runtime_state, form, upstream=upstream)
-                frames = "null" if stack is None else f"[{','.join(map(text, stack))}]"
-                unsafe.append(
-                    f'{{"ptr":"{ptr:#x}","runtime_state":{state},"size":{size},"stack_trace":{frames}'
-                    f',"thread_id":{thread_text},"timestamp":{alloc},{names}'
-                )
-            else:
-                lived = no_number if lifetime_ms is None else lifetime_ms
-                ended = no_number if dealloc is None else dealloc
-                frames = no_frames if stack is None else text(" -> ".join(stack))
-                place = f'"is_leaked":{leaked},"lifetime_ms":{lived},"ptr":{ptr},"scope_name":{scope_text}'
-                memory.append(
-                    f'{start}{place},"size":{size},"stack_trace":{frames},"thread_id":{thread_text}'
-                    f',"timestamp_alloc":{alloc},"timestamp_dealloc":{ended},{names}'
-                )
-                if not new:
-                    for severity, risk in memscope_risks(record):
-                        unsafe.append(
-                            f'{{"ptr":"{ptr:#x}","risk":"{risk}","severity":"{severity}","size":{size}'
-                            f',"thread_id":{thread_text},"timestamp":{alloc},{names}'
-                        )
-                performance.append(f"{start}{fragments},{place},{end}")
-            if not count % 500:
-                yield from flush()
-        yield from flush()
-        if upstream:
-            _memscope_refuse(reader, cut=True)
-            total &= _U64_MAX
-        about = {name: _memscope_metadata(name, count, options.timestamp) for name in MEMSCOPE_FILES}
-        sizes = total, largest, min(smallest, largest)
-        ends = _memscope_json5_ends(about, (count, leaks, freed), sizes, scopes, threads, wraps=upstream)
-        if old:
-            ends["unsafe_ffi"] = (
-                f'"ffi_patterns":[],{about["unsafe_ffi"]},"safety_violations":[],"summary":{{"boundary_events":0'
-                f',"enhanced_entries":{count},"ffi_count":0,"risk_assessment":"low","safety_violations":0'
-                ',"total_risk_items":0,"unsafe_count":0},"unsafe_indicators":[]}'
-            )
-        for name in lines:
-            yield name, _memscope_bytes(f"],{ends[name]}" if name in ends else "]")
-        for piece in _memscope_complex_types(categories, types, about["complex_types"], wraps=upstream):
+        (self._add_old if self.old else self._add_new)(record, scope_text, text(thread), names)
+
+    def _new_type(self, type: Optional[str]) -> List[Any]:
+        """The sums of a type that is new, its text, and the list of the items of its category."""
+        category = memscope_category(type)
+        if category not in self.categories:
+            self.categories[category] = self.scratch(), []
+        text = "null" if type is None else _memscope_quoted(type)
+        return self.types.setdefault(type, [0, 0, text, self.categories[category][1]])
+
+    def _add_old(self, record: Allocation, scope: str, thread: str, names: str) -> None:
+        """The lines of three of the files as they were before 2d."""
+        ptr, size, alloc = record[:3]
+        start = f'{{"borrow_count":{record.borrow_count},'
+        end = f'"size":{size},"thread_id":{thread},"timestamp_alloc":{alloc},{names}'
+        leaked = "true" if record.is_leaked else "false"
+        fragments, state = [
+            _memscope_part(name, getattr(record, name), self.form, upstream=True)
+            for name in ("fragmentation_analysis", "runtime_state")
+        ]
+        frames = "null" if record.stack_trace is None else f"[{','.join(map(_memscope_quoted, record.stack_trace))}]"
+        place = f'"is_leaked":{leaked},"ptr":"{ptr:#x}","scope_name":{scope}'
+        self.lines["memory_analysis"].append(f"{start}{place},{end}")
+        self.lines["performance"].append(f'{start}"fragmentation_analysis":{fragments},"ptr":"{ptr:#x}",{end}')
+        self.lines["unsafe_ffi"].append(
+            f'{{"ptr":"{ptr:#x}","runtime_state":{state},"size":{size},"stack_trace":{frames}'
+            f',"thread_id":{thread},"timestamp":{alloc},{names}'
+        )
+
+    def _add_new(self, record: Allocation, scope: str, thread: str, names: str) -> None:
+        """The same since 2d, and here."""
+        ptr, size, alloc, dealloc, _, _, _, _, stack, borrow_count, is_leaked, lifetime_ms = record[:12]
+        no_number, no_frames = ("0", '"no_stack_trace"') if self.new else ("null", "null")
+        lived = no_number if lifetime_ms is None else lifetime_ms
+        ended = no_number if dealloc is None else dealloc
+        frames = no_frames if stack is None else _memscope_quoted(" -> ".join(stack))
+        fragments = '"fragmentation_score":0.0'
+        if not self.new:
+            analysis = record.fragmentation_analysis
+            made = _memscope_part("fragmentation_analysis", analysis, self.form, upstream=False)
+            fragments = f'"fragmentation_analysis":{made}'
+            self.lines["unsafe_ffi"] += [
+                f'{{"ptr":"{ptr:#x}","risk":"{risk}","severity":"{severity}","size":{size}'
+                f',"thread_id":{thread},"timestamp":{alloc},{names}'
+                for severity, risk in memscope_risks(record)
+            ]
+        start = f'{{"borrow_count":{borrow_count},'
+        place = f'"is_leaked":{"true" if is_leaked else "false"},"lifetime_ms":{lived},"ptr":{ptr},"scope_name":{scope}'
+        end = f'"thread_id":{thread},"timestamp_alloc":{alloc}'
+        self.lines["memory_analysis"].append(
+            f'{start}{place},"size":{size},"stack_trace":{frames},{end},"timestamp_dealloc":{ended},{names}'
+        )
+        self.lines["performance"].append(f'{start}{fragments},{place},"size":{size},{end},{names}')
+
+    def flush(self) -> Iterator[Tuple[str, bytes]]:
+        """The lines that wait."""
+        for name, made in self.lines.items():
+            if made:
+                yield name, _memscope_bytes(self.commas[name] + ",".join(made))
+                self.commas[name] = ","
+                made.clear()
+        for file, items in self.categories.values():
+            file.write(_memscope_bytes("".join(items)))
+            items.clear()
+
+    def ends(self) -> Iterator[Tuple[str, bytes]]:
+        """What stands behind the records, and the fifth file."""
+        total = self.total & _U64_MAX if self.upstream else self.total
+        about = {name: _memscope_metadata(name, self.count, self.timestamp) for name in MEMSCOPE_FILES}
+        mean = f'"average_size":{total // max(self.count, 1)}'
+        sizes = f'"max_size":{self.largest},"min_size":{min(self.smallest, self.largest)}'
+        summary = f'{sizes},"total_allocations":{self.count},"total_memory":{total}'
+        leaks = f'"leaked_count":{self.leaks}'
+        by_scope, by_thread = [
+            _memscope_sums(groups, "allocation_count", wraps=self.upstream) for groups in (self.scopes, self.threads)
+        ]
+        ends = {
+            "memory_analysis": f',{about["memory_analysis"]},"summary":{{{mean},{leaks},{summary}}}}}',
+            "lifetime": f',{about["lifetime"]},"scope_analysis":{by_scope},"summary":{{{leaks}'
+            f',"total_allocations":{self.count},"total_events":{self.count + self.freed}'
+            f',"unique_scopes":{len(self.scopes)}}},"variable_lifetimes":{{}}}}',
+            "performance": f',{about["performance"]},"summary":{{{mean},{summary}'
+            f',"unique_threads":{len(self.threads)}}},"thread_analysis":{by_thread}}}',
+            "unsafe_ffi": f',"ffi_patterns":[],{about["unsafe_ffi"]},"safety_violations":[],"summary":{{'
+            f'"boundary_events":0,"enhanced_entries":{self.count},"ffi_count":0,"risk_assessment":"low"'
+            ',"safety_violations":0,"total_risk_items":0,"unsafe_count":0},"unsafe_indicators":[]}'
+            if self.old
+            else "",
+        }
+        for name, end in ends.items():
+            yield name, _memscope_bytes("]" + end)
+        for piece in _memscope_complex_types(self.categories, self.types, about["complex_types"], wraps=self.upstream):
             yield "complex_types", piece
-    finally:
-        for file, _ in categories.values():
+
+    def close(self) -> None:
+        for file, _ in self.categories.values():
             file.close()
+
+
+def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tuple[str, bytes]]:
+    """``parse_binary_to_standard_json`` (memscope 13): pieces of the five files, each with the name of its file."""
+    files = _MemscopeFive(options.layout or reader.layout, options)
+    try:
+        yield from files.starts()
+        for record in reader:
+            files.add(record)
+            if not files.count % 500:
+                yield from files.flush()
+        yield from files.flush()
+        if options.like_upstream:
+            _memscope_refuse(reader, cut=True)
+        yield from files.ends()
+    finally:
+        files.close()
 
 
 # ==== 9. Statistics: what info and stats print ========================================================
