@@ -84,7 +84,8 @@ class Bench(NamedTuple):
     ``make`` gives a file of so many records, ``writer`` takes header and tables, ``body`` tells from the header
     where the records are, ``settle`` gives the records of a peer what hangs on header and tables, ``naive_write``
     is the plainest way, ``analyse`` the work behind ``stats``, ``more`` gives what else reads, once checked,
-    ``more_writing`` what else writes, ``remarks`` what else there is to tell of the sample.
+    ``more_writing`` what else writes, ``remarks`` what else there is to tell of the sample; there are ``fewer`` times
+    less records than of the others.
     """
 
     make: Callable[[int], bytes]
@@ -97,6 +98,7 @@ class Bench(NamedTuple):
     more: Callable[[Sample], Iterable[Way]] = lambda _: ()
     more_writing: Callable[[Sample], Iterable[Way]] = lambda _: ()
     remarks: Callable[[Sample], Iterable[str]] = lambda _: ()
+    fewer: int = 1
 
 
 class Sample:
@@ -1313,6 +1315,7 @@ BENCHES: Dict[str, Bench] = {
         naive_write_mb_json,
         memformats.mb_analysis,
         mb_json_work,
+        fewer=10,
     ),
     "memscope": Bench(
         make_memscope,
@@ -1376,14 +1379,21 @@ def writers(sample: Sample) -> Iterator[Way]:
     yield from sample.bench.more_writing(sample)
 
 
+SLOW = 2  # seconds
+
+
 def measure(ways: List[Way], counts: Iterable[int], turns: int) -> List[Dict[str, Any]]:
     """Time all in turns, after one that is not counted; ``counts`` tells of each how many records it handles.
+
+    What is SLOW has three turns.
 
     Of each way: the median time per record, and its ratio to the first way: median, least, most.
     """
     times: List[List[float]] = [[] for _ in ways]
-    for _ in range(1 + turns):
+    for turn in range(1 + turns):
         for way, count, taken in zip(ways, counts, times):
+            if turn > 3 and taken[0] * count > SLOW * 1e9:
+                continue
             subject = way.setup()
             gc.collect()
             getattr(gc, "freeze", int)()  # what was made before does not cost those more who make many objects
@@ -1428,7 +1438,10 @@ def import_ms(turns: int) -> Optional[float]:
 def results(format: str, *, quick: bool) -> Dict[str, Any]:
     """All that is measured for one format."""
     turns = 3 if quick else 9
-    sizes = _, some, many = (1_000, 5_000, 25_000) if quick else (10_000, 100_000, 1_000_000)
+    sizes = (
+        [1_000, 5_000, 25_000] if quick else [size // BENCHES[format].fewer for size in (10_000, 100_000, 1_000_000)]
+    )
+    _, some, many = sizes
     sample = Sample(format, some)
     return {
         "format": format,
@@ -1454,21 +1467,17 @@ def table(title: str, rows: List[Dict[str, Any]], *, markdown: bool) -> Iterator
     yield from (form.format(rate=1e9 / row["ns"], **row) for row in rows)
 
 
-def text(report: Dict[str, Any], *, markdown: bool) -> Iterator[str]:
-    """The whole report as lines."""
-    yield report["interpreter"]
-    if report["import_ms"] is not None:
-        yield f"importing memformats takes {report['import_ms']:.1f} ms, its five imports aside"
-    for found in report["formats"]:
-        yield f"\n{found['format']}: {found['records']:,} records of {found['size']:.1f} bytes, {found['turns']} turns"
-        yield from table("reading", found["reading"], markdown=markdown)
-        yield from table("writing", found["writing"], markdown=markdown)
-        yield from table("memformats reader, records in the file", found["growth"], markdown=markdown)
-        if found["peak"] is not None:
-            peak = f"{found['peak'] >> 10:,} KiB (goal: under 1,024)"
-            yield f"\nstreaming {found['growth'][-1]['name']} records takes {peak} beside the tables"
-        if found["remarks"]:
-            yield "\n" + "\n".join(found["remarks"])
+def text(found: Dict[str, Any], *, markdown: bool) -> Iterator[str]:
+    """What was found of one format, as lines."""
+    yield f"\n{found['format']}: {found['records']:,} records of {found['size']:.1f} bytes, {found['turns']} turns"
+    yield from table("reading", found["reading"], markdown=markdown)
+    yield from table("writing", found["writing"], markdown=markdown)
+    yield from table("memformats reader, records in the file", found["growth"], markdown=markdown)
+    if found["peak"] is not None:
+        peak = f"{found['peak'] >> 10:,} KiB (goal: under 1,024)"
+        yield f"\nstreaming {found['growth'][-1]['name']} records takes {peak} beside the tables"
+    if found["remarks"]:
+        yield "\n" + "\n".join(found["remarks"])
 
 
 def main() -> None:
@@ -1479,15 +1488,18 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="all figures go here too")
     parser.add_argument("--markdown", action="store_true", help="print tables in Markdown, of ratios only")
     options = parser.parse_args()
-    report = {
-        "interpreter": f"{platform.python_implementation()} {platform.python_version()}",
-        "import_ms": import_ms(5 if options.quick else 21),
-        "formats": [results(name, quick=options.quick) for name in options.format or BENCHES],
-    }
-    print("\n".join(text(report, markdown=options.markdown)))
+    interpreter = f"{platform.python_implementation()} {platform.python_version()}"
+    ms = import_ms(5 if options.quick else 21)
+    print(interpreter)
+    if ms is not None:
+        print(f"importing memformats takes {ms:.1f} ms, its five imports aside")
+    formats = []
+    for name in options.format or BENCHES:
+        formats.append(results(name, quick=options.quick))
+        print("\n".join(text(formats[-1], markdown=options.markdown)), flush=True)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=1)
+            json.dump({"interpreter": interpreter, "import_ms": ms, "formats": formats}, file, indent=1)
 
 
 if __name__ == "__main__":
