@@ -54,7 +54,7 @@ Where to find what (search for the banner ``# ==== N``):
 6.  registry                FORMATS, detect, open, explain
 7.  JSON documents          decode, encode
 8.  exports                 each original tool's own output
-9.  statistics              what ``info`` and ``stats`` print
+9.  views                   what ``info`` and ``stats`` print, demos, what can be converted to what
 10. command line            main
 """
 
@@ -253,9 +253,10 @@ CODES = (
 class FormatError(ValueError):
     """What is wrong with a file, and where: the only exception that a file's content can cause.
 
-    ``format`` is the format's name, or ``gzip`` for a fault of a compressed file, with the offset in that;
-    ``code`` is one of ``CODES``; ``offset`` counts bytes in ``space`` (``"file"``, or ``"body"`` for what a
-    compressed body unpacks to); ``where`` is the path of the field as ``explain`` prints it; ``reason`` tells.
+    ``format`` is the format's name, ``gzip`` for a fault of a compressed file, with the offset in that, ``json`` of a
+    document, ``hex`` of a text that ``explain`` printed, or ``unknown``; ``code`` is one of ``CODES``; ``offset``
+    counts bytes in ``space`` (``"file"``; ``"body"``, what a compressed body unpacks to; ``"stream"`` or ``"slot"``,
+    a value by itself); ``where`` is the path of the field as ``explain`` prints it; ``reason`` tells.
     """
 
     def __init__(self, format: str, code: str, offset: int, where: str, reason: str, space: str = "file") -> None:
@@ -286,8 +287,8 @@ class Problem(NamedTuple):
 
     ``severity`` is ``"fault"`` (reading ended, or a part was stepped over), ``"deviation"`` (a rule is
     broken that the format states or real readers need) or ``"note"`` (what real files commonly do against
-    the document).  There is one Problem per code and field: ``offset`` and ``where`` tell the first place,
-    ``times`` how often.
+    the document).  There is one Problem per severity, code and field: ``offset`` and ``where`` tell the first
+    place, ``times`` how often.
     """
 
     severity: str
@@ -325,7 +326,7 @@ def _sentence(rule: str, detail: str) -> str:
 
 
 class _Problems:
-    """Collects the problems of one file: one per code and field, so that memory stays constant."""
+    """Collects the problems of one file: one per severity, code and field, so that memory stays constant."""
 
     def __init__(self, format: str, rules: Rules, *, strict: bool, recover: bool) -> None:
         self.format = format
@@ -717,6 +718,15 @@ def _json_scanner(number: Callable[[str], Any] = _json_integer, object_hook: Opt
     return scan
 
 
+def _many(number: int, noun: str, nouns: str = "") -> str:
+    """A number with its noun.
+
+    >>> _many(1, "block"), _many(2000, "block")
+    ('1 block', '2,000 blocks')
+    """
+    return f"{number:,} " + (noun if number == 1 else nouns or noun + "s")
+
+
 def _decimal(text: str) -> Optional[int]:
     """The number that a text is the usual decimal form of, without sign and leading zeros; else None."""
     usual = text.isascii() and text.isdigit() and len(text) <= _DIGITS and (text[0] != "0" or text == "0")
@@ -794,11 +804,12 @@ def _utc(time_us: int) -> str:
     return f"{_calendar(seconds)}.{us:06d}Z".replace(" ", "T")
 
 
-def _unsigned(name: str, value: int, bits: int) -> int:
+def _integer(name: str, value: int, bits: int, *, signed: bool = False) -> int:
     """The value itself; raises for what is not an integer of that many bits."""
     if not isinstance(value, int):
         raise TypeError(f"{name} is not an integer: {value!r}")
-    if not 0 <= value < 1 << bits:
+    least = -1 << bits - 1 if signed else 0
+    if not least <= value < least + (1 << bits):
         raise ValueError(f"{name} is not of {bits} bits: {value}")
     return value
 
@@ -811,12 +822,12 @@ def _pack(layout: Layout, values: Sequence[Any], byte_order: str = "little") -> 
             if len(value) * 8 != bits:
                 raise ValueError(f"{name} is not of {bits // 8} bytes: {len(value)}")
         else:
-            _unsigned(name, value + (1 << bits - 1 if code in "iq" else 0), bits)
+            _integer(name, value, bits, signed=code in "iq")
     return layout.form(byte_order).pack(*values)
 
 
 class _Buckets:
-    """A value per bucket of time: 32 to 64 buckets, which double in width as time goes on.
+    """A value per bucket of time: at most 64 buckets, which double in width as time goes on.
 
     Of a level, which holds until it changes, the largest: ``advance`` closes the open bucket, the last of
     ``values``, which ends at ``end``.  Of things that happen, with ``combine=sum``, how many: ``happen``.
@@ -852,7 +863,7 @@ class _Buckets:
 
 
 class _Source:
-    """The bytes of a binary file in order, once, in chunks; seeks nothing, so a pipe will do.
+    """The bytes of a binary file in order, once, in chunks; a pipe will do.
 
     ``position`` is the offset of the next byte, ``name`` the path or "".  A fault in compressed data ends
     the bytes; ``error`` holds it, so that all that stands before it can be read first.
@@ -1389,8 +1400,11 @@ class _Sink:
     def close(self) -> None:
         if self._owned:
             self.file.close()
-        elif hasattr(self.file, "flush"):
-            self.file.flush()
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        getattr(self.file, "flush", bool)()  # a file of the caller's may have none
 
 
 class Document(Generic[H, R]):
@@ -1558,7 +1572,7 @@ class Writer(Generic[H, R]):
 
     def flush(self) -> None:
         """Hand what has been written to the operating system, so that it can be read if the writer dies."""
-        self._sink.file.flush()
+        self._sink.flush()
 
     def _abandon(self) -> None:
         """Close without completing the file."""
@@ -2054,11 +2068,17 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         given = (stacks, files, functions) != (None, None, None)
         if given + (metadata_room is not None) + (spool is not None) > 1:
             raise ValueError("give the tables, metadata_room or spool, not several of them")
-        self._header = MlyzeHeader(start_us=_unsigned("start_us", start_us, 64))
+        self._header = MlyzeHeader(start_us=_integer("start_us", start_us, 64))
+        if metadata_room is not None:
+            _integer("metadata_room", metadata_room, 32)
+        self._spool: Optional[_Sink] = None
+        if not given and metadata_room is None:
+            self._spool = _Sink(spool or io.BytesIO())
+            self._spool_origin = self._spool.file.tell()
         self._set_tables(stacks or {}, files or {}, functions or {})
         text = _mlyze_metadata(self._stacks, self._files, self._functions)
-        if metadata_room is not None and not len(text) <= metadata_room < 1 << 32:
-            raise ValueError(f"metadata_room is not between {len(text)} bytes and 4 GiB: {metadata_room}")
+        if metadata_room is not None and len(text) > metadata_room:
+            raise ValueError(f"metadata_room is less than {len(text)} bytes, which empty tables take: {metadata_room}")
         super().__init__(file, seek=metadata_room is not None)
         self._clock = start_us
         self._clamp_time = clamp_time
@@ -2066,14 +2086,8 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         self._fixed = given
         self._room = metadata_room
         self._used = len(text)
-        self._spool: Optional[_Sink] = None
-        if given:
-            self._write_start(self._header, text.encode())
-        elif metadata_room is not None:
-            self._write_start(self._header, text.encode().ljust(metadata_room))
-        else:
-            self._spool = _Sink(spool or io.BytesIO())
-            self._spool_origin = self._spool.file.tell()
+        if given or metadata_room is not None:
+            self._write_start(self._header, text.encode().ljust(metadata_room or 0))
 
     def alloc(self, time_us: int, address: int, size: int, stack: Union[int, MlyzeStack], thread_id: int) -> None:
         """``size`` bytes were allocated; ``stack`` is a number or calls (file, line, function), outermost first."""
@@ -2152,12 +2166,10 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
 
     def _set_tables(self, stacks: MlyzeStacks, files: MlyzeNames, functions: MlyzeNames) -> None:
         self._stacks = {
-            _unsigned("stack number", key, 7 * _VARINT_LIMIT): tuple(frames) for key, frames in stacks.items()
+            _integer("stack number", key, 7 * _VARINT_LIMIT): tuple(frames) for key, frames in stacks.items()
         }
-        self._files = {_unsigned("file number", key, 7 * _VARINT_LIMIT): name for key, name in files.items()}
-        self._functions = {
-            _unsigned("function number", key, 7 * _VARINT_LIMIT): name for key, name in functions.items()
-        }
+        self._files = {_integer("file number", key, 7 * _VARINT_LIMIT): name for key, name in files.items()}
+        self._functions = {_integer("function number", key, 7 * _VARINT_LIMIT): name for key, name in functions.items()}
         if not all(type(frame) is Frame for frames in self._stacks.values() for frame in frames):
             raise TypeError("a stack is a tuple of Frames")
         if not all(isinstance(name, str) for table in (files, functions) for name in table.values()):
@@ -2248,24 +2260,24 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
             return bytes(memoryview(record.raw))  # raises TypeError for what is not bytes
         if record.time_us < clock and not self._clamp_time:
             raise ValueError(f"time_us is before that of the record before: {record.time_us} < {clock}")
-        delta = _unsigned("the step of time_us", max(record.time_us - clock, 0), 64)
+        delta = _integer("the step of time_us", max(record.time_us - clock, 0), 64)
         start = bytes((_MLYZE_KINDS[type(record)],)) + encode_varint(delta)
         if isinstance(record, Alloc):
             return b"".join(
                 (
                     start,
-                    _U64.pack(_unsigned("address", record.address, 64)),
-                    encode_varint(_unsigned("size", record.size, 64)),
-                    encode_varint(_unsigned("stack_id", record.stack_id, 64)),
-                    _U16.pack(_unsigned("thread_id", record.thread_id, 16)),
+                    _U64.pack(_integer("address", record.address, 64)),
+                    encode_varint(_integer("size", record.size, 64)),
+                    encode_varint(_integer("stack_id", record.stack_id, 64)),
+                    _U16.pack(_integer("thread_id", record.thread_id, 16)),
                 )
             )
         if isinstance(record, Free):
-            return start + _U64.pack(_unsigned("address", record.address, 64))
+            return start + _U64.pack(_integer("address", record.address, 64))
         if isinstance(record, Gc):
-            objects = encode_varint(_unsigned("objects", record.objects, 64))
-            return start + objects + encode_varint(_unsigned("bytes", record.bytes, 64))
-        return start + encode_varint(_unsigned("name_id", record.name_id, 64))
+            objects = encode_varint(_integer("objects", record.objects, 64))
+            return start + objects + encode_varint(_integer("bytes", record.bytes, 64))
+        return start + encode_varint(_integer("name_id", record.name_id, 64))
 
     def _begin(self, header: MlyzeHeader, tables: Mapping[str, Any]) -> None:
         """Start with the header and tables of a document: ``stacks``, ``files``, ``functions``, ``metadata``."""
@@ -3422,8 +3434,8 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
     ``header`` is the ClogHeader, ``sites`` and ``levels`` are what the program registered, ``max_args`` (50 or 16)
     how many types the dictionary has room for; None: there is no dictionary.  A file that was not closed has none:
     its entries are ``unknown``, unless ``dictionary`` (a file of the same run, a ClogReader, or sites) is given.
-    ``family`` is the letter of clog 1.  The dictionary is read before the entries; of a file that cannot seek, all
-    is kept in memory for that.
+    ``family`` is the letter of clog 1, ``C or E`` where nothing tells these apart, "" where nothing tells any.
+    The dictionary is read before the entries; of a file that cannot seek, all is kept in memory for that.
     ``utc_offset``, in seconds, or a callable that takes seconds since 1970, is added to the times of ``text``.
     """
 
@@ -3783,7 +3795,7 @@ def _clog_level_section(levels: Iterable[LogLevel], prefix: str) -> bytes:
         data = _encode_text(name)
         if len(data) > 255:
             raise ValueError(f"a level name is of at most 31 bytes: {name!r}")
-        made.append(form.pack(_unsigned("level", level, 8), len(data)) + data)
+        made.append(form.pack(_integer("level", level, 8), len(data)) + data)
     body = b"".join(made)
     return struct.pack(prefix + "4I", CLOG_LEVEL_MAGIC, len(made), 16 + len(body), 0) + body if made else b""
 
@@ -3798,8 +3810,8 @@ def _clog_dictionary(sites: Iterable[LogSite], max_args: int, prefix: str) -> by
         codes = bytes([_clog_code(type) for type in site.arg_types])
         if len(codes) > 255 or max(len(filename), len(format)) > 0xFFFF:
             raise ValueError(f"more than a record of the dictionary holds: {site!r:.200}")
-        level = _unsigned("log_level", site.log_level, 8)
-        line = _unsigned("line_number", site.line_number, 32)
+        level = _integer("log_level", site.log_level, 8)
+        line = _integer("line_number", site.line_number, 32)
         made.append(pack(log_id, level, len(codes), len(filename), len(format), line, codes[:max_args]))
         made += filename, format
     body = b"".join(made)
@@ -3844,7 +3856,7 @@ def _clog_argument(type: str, value: Any) -> Any:
         return value
     if type not in _CLOG_CODES:
         raise ValueError(f"an argument of type {type} cannot be written")
-    return _unsigned(type, value, _CLOG_BITS.get(type, 8))
+    return _integer(type, value, _CLOG_BITS.get(type, 8))
 
 
 def _clog_write_raw(types: Sequence[str], args: Sequence[Any], prefix: str) -> bytes:
@@ -4025,7 +4037,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
 
     def level(self, level: int, name: str) -> None:
         """Register a level, 4 to 255, with a name of at most 31 bytes (clog 5.1)."""
-        if _unsigned("level", level, 8) < 4 or level in [known.level for known in self._levels]:
+        if _integer("level", level, 8) < 4 or level in [known.level for known in self._levels]:
             raise ValueError(f"a level is from 4 to 255, and registered once: {level}")
         if len(_encode_text(name)) > 31:
             raise ValueError(f"a level name is of at most 31 bytes: {name!r}")
@@ -4111,14 +4123,14 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
             raise TypeError(f"not a record of clog: {record!r}")
         if record.raw:
             return bytes(memoryview(record.raw))  # raises TypeError for what is not bytes
-        log_id = _unsigned("log_id", record.log_id, 32)
+        log_id = _integer("log_id", record.log_id, 32)
         data = self._write_args(record, self._types(log_id))
         if len(data) > 0xFFFF:
             raise ValueError(f"an entry has at most 65535 bytes of arguments, not {len(data)}")
         if self._timed:
             if record.timestamp is None:
                 raise ValueError("an entry of this file has a timestamp")
-            return self._entry.pack(log_id, _unsigned("timestamp", record.timestamp, 64), len(data)) + data
+            return self._entry.pack(log_id, _integer("timestamp", record.timestamp, 64), len(data)) + data
         if record.timestamp is not None:
             raise ValueError("an entry of a file without timestamps has none")
         return self._entry.pack(log_id, len(data)) + data
@@ -5848,7 +5860,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
             name = _prof_text("name", record.name)
             piece = _pack(self._thread_layout, (record.thread_id, len(name))) + name
         if self._document:
-            piece += _U32.pack(_unsigned("switch_count", cast("int", record.switch_count), 32))
+            piece += _U32.pack(_integer("switch_count", cast("int", record.switch_count), 32))
         else:
             piece += bytes(4)
             self._end_thread()
@@ -5868,7 +5880,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
         if not self._document:
             self._add(bytes(4))
         elif self._numbers[0] == thread.switch_count and thread.block_count is not None:
-            self._add(_U32.pack(_unsigned("block_count", thread.block_count, 32)))
+            self._add(_U32.pack(_integer("block_count", thread.block_count, 32)))
         else:
             return
         self._places[1] = self._position - 4
@@ -5919,7 +5931,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
         if not piece:
             text = _prof_text("text", record.text)
             piece = _prof_sized(_pack(PROF_BOOKMARK, (record.position, record.color)) + text)
-        _unsigned("bookmarks_count", self._bookmarks + 1, 16)
+        _integer("bookmarks_count", self._bookmarks + 1, 16)
         if not self._marks:
             self._end_thread()
             self._write_marks(1)
@@ -5973,7 +5985,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
 
 def _prof_write_header(header: ProfHeader) -> bytes:
     """The bytes of a header; raises ValueError or TypeError for what its layout cannot hold."""
-    layout = PROF_HEADERS[_prof_layout(_unsigned("version", header.version, 32))]
+    layout = PROF_HEADERS[_prof_layout(_integer("version", header.version, 32))]
     values = header._asdict()
     names = [field.name for field in layout.fields]
     missing = [name for name, value in values.items() if (value is None) != (name not in names)]
@@ -5993,7 +6005,7 @@ def _prof_text(name: str, text: str) -> bytes:
 
 def _prof_sized(data: bytes) -> bytes:
     """A record behind its size; raises ValueError for one that is too long."""
-    return _U16.pack(_unsigned("the size of a record", len(data), 16)) + data
+    return _U16.pack(_integer("the size of a record", len(data), 16)) + data
 
 
 def _prof_write_value(value: Any, data_type: str) -> Tuple[int, int, bytes]:
@@ -6364,8 +6376,11 @@ class ProfVerdict:
         if isinstance(record, Thread):
             self._roots = []
             return
-        if isinstance(record, Bookmark) and record.raw and record.raw[-1]:
-            self._late = "a bookmark without its NUL"
+        if isinstance(record, Bookmark) and record.raw:
+            if len(record.raw) < 2 + PROF_BOOKMARK.size + 1:
+                self._late = self._late or "a bookmark without a text"
+            elif record.raw[-1]:
+                self._late = self._late or "a bookmark without its NUL"
         if not isinstance(record, (ContextSwitch, Block, Value)):
             return
         if isinstance(record, Value):
@@ -7172,7 +7187,7 @@ class MbWriter(Writer[MbHeader, MbRecord]):
     ``point_count`` are not looked at.  Strings and counts stand first, so the body is kept in memory, and written by
     ``close``; of a document it is written as it comes.  ``compressed=False`` leaves the body raw.
 
-    Of what the application would not read back are a ValueError: numbers of 2^32 and more or below 0 (mb 1.7), a
+    What the application would not read back is a ValueError: numbers of 2^32 and more or below 0 (mb 1.7), a
     timestamp of NaN, an id that is no UUID, a page of another size than the uniform one, an occupancy of -1, a run
     stream without an end, text with lone surrogates, but those that stand for bytes which are not UTF-8.
     ``like_upstream`` writes them as the application does, an id that is none as zero.
@@ -7423,7 +7438,7 @@ class MbWriter(Writer[MbHeader, MbRecord]):
             self._strings.append(_encode_text(text))
             self._numbers.setdefault(text, number)
         if start is None:
-            self._series_left = _unsigned("series_count", cast("int", count), 64)
+            self._series_left = _integer("series_count", cast("int", count), 64)
             start = self._first_sections(self._series_left)
         self._sink.write(head)
         self._write(start)
@@ -7471,7 +7486,7 @@ def _mb_write_header(header: MbHeader) -> bytes:
 def _mb_write_varint(name: str, value: float, bits: int = 32, *, like_upstream: bool = False) -> bytes:
     """A varint; raises ValueError or TypeError for what the application does not write as itself (mb 1.7)."""
     if not like_upstream:
-        return encode_varint(_unsigned(name, cast("int", value), bits))
+        return encode_varint(_integer(name, cast("int", value), bits))
     groups = []
     while value > 0x7F:
         whole = int(value) if value < _INFINITY else 0
@@ -9390,7 +9405,7 @@ class Allocation(NamedTuple):
         try:
             return None if text is None else _parse_json(text)
         except json.JSONDecodeError as error:
-            raise _error("memscope", "bad-json", error.pos, name, error.msg) from None
+            raise _error("memscope", "bad-json", error.pos, name, error.msg, "slot") from None
 
 
 class LifecycleMetric(NamedTuple):
@@ -10300,7 +10315,8 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
 
 
 def _memscope_decoder(layout: str, *, both: bool) -> _MemscopeDecoder:
-    """A generator of the usual records from a place in data on; it returns where it stops, and how many have a name.
+    """A generator of the usual records from a place in data on; it returns where it stops, how many these were, and
+    how many have a name.
 
     It takes ``data``, the place, and the number of records at most; ``both``: only what 2a and 2b read the same.
     """
@@ -10712,7 +10728,7 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
                 _memscope_write_value(name, type, () if value is None and type == "*sstr" else value, self._layout)
             )
         data = b"".join(parts)
-        return b"\1" + _U32.pack(_unsigned("Length", len(data), 32)) + data
+        return b"\1" + _U32.pack(_integer("Length", len(data), 32)) + data
 
     def _collect(self, record: Allocation) -> None:
         """Keep what the metrics say of a record."""
@@ -10822,7 +10838,7 @@ def _memscope_write_metrics(metrics: AdvancedMetrics, layout: str) -> bytes:
 def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> bytes:
     """A value of any type; raises ValueError or TypeError, with its name, for what cannot be one."""
     if type in ("u32", "u64"):
-        return _MEMSCOPE_FORMS[type].pack(_unsigned(name, value, int(type[1:])))
+        return _MEMSCOPE_FORMS[type].pack(_integer(name, value, int(type[1:])))
     if type[0] == "?":
         return b"\0" if value is None else b"\1" + _memscope_write_value(name, type[1:], value, layout)
     if type[0] == "*":
@@ -10857,7 +10873,7 @@ def _memscope_write_value(name: str, type: str, value: Any, layout: str) -> byte
             raise ValueError(f"{name} is of 65535 bytes, which cannot be told from a reference")  # memscope 12
     elif type == "ostr" and not data:
         raise ValueError(f"an empty {name} cannot be told from none in layout {layout}")  # erratum 8
-    return _U32.pack(_unsigned(f"the size of {name}", len(data), 32)) + data
+    return _U32.pack(_integer(f"the size of {name}", len(data), 32)) + data
 
 
 def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
@@ -11890,8 +11906,11 @@ def _clog_to_text(reader: ClogReader, options: _Options) -> Iterator[bytes]:
             if len(lines) >= 500:
                 yield _encode_text("\n".join(lines) + "\n")
                 lines.clear()
-    except FormatError:
+    except FormatError as error:
         yield _clog_sorted_lines(lines, sort)
+        for problem in reader.problems:
+            if problem.where.endswith("." + error.where):  # an entry of no known site, which knows not where it stands
+                raise _error("clog", error.code, problem.offset, problem.where, error.reason) from None
         raise
     yield _clog_sorted_lines(lines, sort)
 
@@ -12359,7 +12378,8 @@ def _memscope_part(name: str, value: Any, form: Mapping[str, Any], *, upstream: 
         return _memscope_again(text, **form)
     except ValueError as error:
         if upstream:
-            raise _error("memscope", "bad-json", 0, name, str(error)) from None
+            place = getattr(error, "pos", 0)
+            raise _error("memscope", "bad-json", place, name, getattr(error, "msg", str(error)), "slot") from None
         return _memscope_quoted(text)
 
 
@@ -12779,9 +12799,9 @@ def _memscope_to_json5(reader: MemscopeReader, options: _Options) -> Iterator[Tu
         files.close()
 
 
-# ==== 9. Statistics: what info and stats print ========================================================
+# ==== 9. Views: what the command line tells of each format ==========================================
 
-_Options = Any  # an _Options; argparse is imported by the command line alone
+_Options = Any  # argparse.Namespace, which the command line alone imports
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN = str.maketrans(_BARS + "├└─", "_.:-=+*#|`-")  # for terminals that lack them
 
@@ -12816,15 +12836,6 @@ def _duration(value_us: int) -> str:
     if value_us < 1_000_000:
         return f"{value_us // 1000}.{value_us % 1000:03d} ms"
     return f"{value_us // 1_000_000:,}.{value_us % 1_000_000 // 1000:03d} s"
-
-
-def _many(number: int, noun: str, nouns: str = "") -> str:
-    """A number with its noun.
-
-    >>> _many(1, "block"), _many(2000, "block")
-    ('1 block', '2,000 blocks')
-    """
-    return f"{number:,} " + (noun if number == 1 else nouns or noun + "s")
 
 
 def _first_names(names: Sequence[str]) -> str:
@@ -13836,8 +13847,7 @@ class _Output:
         import os
         import sys
 
-        path: Optional[str] = None if options.output in (None, "-") else options.output
-        self._path = path and os.path.realpath(path)
+        path = self._path = None if options.output in (None, "-") else options.output
         self._part: Optional[str] = None
         self.encoding = "utf-8"
         self.complete = True  # to be set False when what has been written shall not appear
@@ -13847,10 +13857,11 @@ class _Output:
             self._file: IO[bytes] = sys.stdout.buffer
             self.encoding = sys.stdout.encoding or "ascii"
         elif os.path.exists(self._path) and not os.path.isfile(self._path):
-            self._file = io.open(self._path, "wb")
+            self._file = io.open(self._path, "wb")  # a device or a pipe
         elif os.path.exists(self._path) and not options.force:
             raise _UsageError(f"{path}: exists; -f overwrites it")
         else:
+            self._path = os.path.realpath(self._path)
             folder, name = os.path.split(self._path)
             self._part = os.path.join(folder, f".{name}.{os.getpid()}.part")
             self._file = io.open(self._part, "xb")
@@ -13882,6 +13893,18 @@ class _Output:
             _drop_stdout()
         return _UsageError(f"{self._path or 'standard output'}: {error.strerror}")
 
+    def finish(self) -> None:
+        """All is written: the file is closed, and has not yet its name."""
+        try:
+            if not self._file.closed:
+                self._file.flush()
+            if self._path is not None:
+                self._file.close()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise self._failed(error) from None
+
     def __enter__(self: SelfType) -> SelfType:
         return self
 
@@ -13889,16 +13912,12 @@ class _Output:
         import os
 
         try:
-            self._file.flush()
-            if self._path is not None:
-                self._file.close()
+            self.finish()
             if self._part is not None and self._path is not None and kind is None and self.complete:
                 if os.path.exists(self._path):
                     os.chmod(self._part, os.stat(self._path).st_mode & 0o777)
                 os.replace(self._part, self._path)
                 self._part = None
-        except BrokenPipeError:
-            raise
         except OSError as error:
             raise self._failed(error) from None
         finally:
@@ -14100,6 +14119,8 @@ def _fill_folder(options: _Options, names: Sequence[str], pieces: Iterable[Tuple
         else:
             for name, piece in pieces:
                 outputs[name].write(piece)
+            for output in outputs.values():  # what fails now fails before one of them has its name
+                output.finish()
 
     try:
         fill(names)
@@ -14152,8 +14173,8 @@ def _run_explain(options: _Options) -> int:
         for span in wanted():
             for line in hex_lines(walk.file, (span,), walk.body):
                 output.line(line)
-    if not found:
-        raise _UsageError(f"{options.file}: no such field")
+        if not found:
+            raise _UsageError(f"{options.file}: no such field")
     if walk.error is not None:
         _complain(f"{options.file}: {walk.error}")
         return 1
@@ -14471,6 +14492,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         _complain(str(error))
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except MemoryError:
+        _complain(f"{getattr(options, 'file', '') or ', '.join(options.files)}: takes more memory than there is")
     except KeyboardInterrupt:
         return 130
     else:
