@@ -11411,6 +11411,8 @@ def _known(format: Optional[str], source: _Source) -> Format:
     if name is None:
         if not source.peek(1):
             raise TruncatedError("unknown", "truncated", 0, "", "empty file")
+        if _json_start(source.peek(_PREFIX)) == "format":
+            raise FormatError("unknown", "bad-magic", 0, "", "a document of decode, of which encode makes a file")
         raise FormatError("unknown", "bad-magic", 0, "", f"none of the formats {', '.join(FORMATS)}")
     if name not in FORMATS:
         raise ValueError(f"no format is called {name!r}; there are: {', '.join(FORMATS)}")
@@ -14033,7 +14035,8 @@ def _run_check(options: _Options) -> int:
         said: Optional[str] = None  # by upstream's reader
         try:
             with _reading(options, name, recover=True) as reader:
-                format = f"{reader.format}, family {reader.family}" if reader.family else reader.format
+                word = "family" if reader.format == "clog" else "layout"
+                format = f"{reader.format}, {word} {reader.family}" if reader.family else reader.format
                 make = _VIEWS[reader.format].verdict
                 verdict = make(reader) if make is not None else None
                 for record in reader:

@@ -654,6 +654,11 @@ def test_pipe(name: str) -> None:
             assert_same([*reader], outcome(data, name).records)
 
 
+def test_document_is_no_file() -> None:
+    with pytest.raises(mf.FormatError, match="a document of decode, of which encode makes a file"):
+        mf.open(io.BytesIO(b'{"format": "clog", "schema": 1'))
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors of POSIX")
 def test_file_that_does_not_wait() -> None:
     end, start = os.pipe()
@@ -1460,6 +1465,43 @@ def test_full_disk_leaves_nothing(command: str, sample: Path, tmp_path: Path) ->
     assert {*os.listdir(tmp_path)} == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_full_disk_leaves_no_file_of_a_folder(tmp_path: Path) -> None:
+    """Also where only the first of the files is too large, which is the last to be closed."""
+    import resource
+
+    path = tmp_path / "file.memscope"
+    with mf.MemscopeWriter(path) as writer:
+        writer.allocation(1, 2, 3, var_name="v", type_name="t", stack_trace=("f" * 4500,))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, hard))
+    try:
+        reason = refused("convert", "--to", "json5", path, "-o", tmp_path / "out", code=2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert reason == f"{tmp_path / 'out' / 'out_memory_analysis.json'}: {os.strerror(errno.EFBIG)}"
+    assert os.listdir(tmp_path) == ["file.memscope"]
+
+
+@pytest.mark.skipif(not Path("/dev/stdout").exists(), reason="no /dev/stdout")
+def test_output_by_the_name_of_a_pipe(sample: Path) -> None:
+    run = python(MODULE, "decode", sample, "-o", "/dev/stdout")
+    assert (run.returncode, run.stdout, run.stderr) == (0, cli("decode", sample).out, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32" or PYPY, reason="limits of POSIX; PyPy ends itself where memory does")
+def test_too_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.mlyze.gz"
+    with gzip.open(path, "wb", 1) as file:
+        file.write(SMALL_FILES["mlyze"][0][:16] + b"\xff\xff\xff\x3f")  # the size of metadata
+        file.writelines([bytes(1 << 20)] * 400)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (300 << 20,) * 2); "
+    program = f"{limit}import sys; sys.path.insert(0, {str(HERE)!r}); import memformats; sys.exit(memformats.main())"
+    run = python("-c", program, "info", path)
+    assert (run.returncode, run.stdout) == (2, b"")
+    assert run.stderr.decode() == f"memformats: {path}: takes more memory than there is\n"
+
+
 def test_killed_leaves_nothing_by_the_name(tmp_path: Path) -> None:
     out = tmp_path / "out"
     name = next(iter(mf.FORMATS))
@@ -1701,6 +1743,11 @@ def test_explain_command(name: str, tmp_path: Path) -> None:
         wanted = [span for span in spans if all(word in span.path for word in words)]
         assert shown == [*mf.hex_lines(data, wanted)]
     assert len(parts) > 3
+    kept = tmp_path / "kept"
+    kept.write_bytes(b"kept")
+    for options in ["-o", tmp_path / "new"], ["-f", "-o", kept]:
+        assert refused("explain", "--fields", "nowhere", path, *options, code=2) == f"{path}: no such field"
+    assert {name: (tmp_path / name).stat().st_size for name in os.listdir(tmp_path)} == {"file": len(data), "kept": 4}
     path.write_bytes(data[:-1])
     run = cli("explain", path)
     assert run.code == 1
@@ -2525,6 +2572,8 @@ def test_mlyze_writer_misuse_of_options(tmp_path: Path) -> None:
         ({"start_us": "0"}, TypeError),
         ({"metadata_room": 49}, ValueError),
         ({"metadata_room": 1 << 32}, ValueError),
+        ({"metadata_room": 100.5}, TypeError),
+        ({"spool": object()}, TypeError),
         ({"metadata_room": 100, "spool": io.BytesIO()}, ValueError),
         ({"stacks": {}, "metadata_room": 100}, ValueError),
         ({"files": {}, "spool": io.BytesIO()}, ValueError),
@@ -2597,6 +2646,12 @@ def test_mlyze_writer_on_odd_files(tmp_path: Path) -> None:
     with mf.MlyzeWriter(plainest) as writer:
         writer.write_all(STORY_RECORDS)
     assert plainest.data == slow.data
+    for options in {"stacks": {}}, {}:
+        plainest = Plainest()
+        with mf.MlyzeWriter(plainest, **options) as writer:
+            writer.write_all(STORY_RECORDS)
+            writer.flush()
+        assert plainest.data == slow.data
     plainest.takes = 0
     writer = mf.MlyzeWriter(plainest)
     with pytest.raises(OSError, match="no more bytes"):
