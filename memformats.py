@@ -389,13 +389,18 @@ class Field(NamedTuple):
 class Layout:
     """A fixed-size structure, written down once: the Struct and the lines of ``explain`` come from it.
 
-    ``little`` and ``big`` are the ``struct.Struct`` in either byte order, without alignment; ``size`` is in bytes.
+    ``little`` and ``big`` are the ``struct.Struct`` in either byte order, without alignment; ``size`` is in bytes,
+    ``offsets`` tells where each field stands, by name and in order.
     """
 
     def __init__(self, name: str, *fields: Field) -> None:
         self.name = name
         self.fields = fields
-        codes = "".join(field.code for field in fields)
+        self.offsets: Dict[str, int] = {}
+        codes = ""
+        for field in fields:
+            self.offsets[field.name] = struct.calcsize("<" + codes)
+            codes += field.code
         self.little = struct.Struct("<" + codes)
         self.big = struct.Struct(">" + codes)
         self.size = self.little.size
@@ -406,13 +411,9 @@ class Layout:
 
     def cut(self, have: int) -> Tuple[int, str, str]:
         """Of a structure cut after ``have`` bytes: the offset and name of the cut field, and how much there is."""
-        start = 0
-        for field in self.fields:
-            size = struct.calcsize("<" + field.code)
-            if have < start + size:
-                return start, field.name, f"{have - start} of {size} bytes"
-            start += size
-        raise ValueError(f"{have} bytes are all of {self.name}")
+        name, start = [one for one in self.offsets.items() if one[1] <= have][-1]
+        size = min([at for at in self.offsets.values() if at > have], default=self.size) - start
+        return start, name, f"{have - start} of {size} bytes"
 
 
 _CODE_TYPES = dict(zip("BHIQbhiqfd", ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f32", "f64")))
@@ -727,6 +728,13 @@ def _many(number: int, noun: str, nouns: str = "") -> str:
     return f"{number:,} " + (noun if number == 1 else nouns or noun + "s")
 
 
+def _skip_blanks(text: str, at: int) -> int:
+    """The place of the next character that is no blank."""
+    while text[at : at + 1] in (" ", "\n", "\r", "\t"):
+        at += 1
+    return at
+
+
 def _decimal(text: str) -> Optional[int]:
     """The number that a text is the usual decimal form of, without sign and leading zeros; else None."""
     usual = text.isascii() and text.isdigit() and len(text) <= _DIGITS and (text[0] != "0" or text == "0")
@@ -826,6 +834,14 @@ def _pack(layout: Layout, values: Sequence[Any], byte_order: str = "little") -> 
     return layout.form(byte_order).pack(*values)
 
 
+def _pack_present(layout: Layout, values: Mapping[str, Any], kind: str) -> bytes:
+    """The bytes of a header; values by name, None for a field that the layout of that kind lacks."""
+    wrong = [name for name, value in values.items() if (value is None) != (name not in layout.offsets)]
+    if wrong:
+        raise ValueError(f"a header of {kind} has {'a' if values[wrong[0]] is None else 'no'} {wrong[0]}")
+    return _pack(layout, [values[name] for name in layout.offsets])
+
+
 class _Buckets:
     """A value per bucket of time: at most 64 buckets, which double in width as time goes on.
 
@@ -877,11 +893,14 @@ class _Source:
         self._read: Callable[[int], bytes] = getattr(file, "read1", file.read)  # of a pipe, what there is
         self._owned = owned
         self._ahead = b""
+        self._at = 0  # where in ``_ahead`` the next byte is; what stands before it has been taken
 
     def chunk(self) -> bytes:
-        """The next bytes, as many as come; empty only at the end."""
-        data = self._ahead or self._more()
-        self._ahead = b""
+        """The next bytes, as many as come, but for what is known already; empty only at the end."""
+        if self._at == len(self._ahead):
+            self._ahead, self._at = self._more(), 0
+        data = self._ahead[self._at : self._at + _CHUNK]
+        self._at += len(data)
         self.position += len(data)
         return data
 
@@ -899,23 +918,25 @@ class _Source:
 
     def peek(self, size: int) -> bytes:
         """The next ``size`` bytes, fewer only at the end, without taking them."""
-        pieces = [self._ahead]
-        have = len(self._ahead)
-        while have < size:
-            piece = self._more()
-            if not piece:
-                break
-            pieces.append(piece)
-            have += len(piece)
-        self._ahead = b"".join(pieces)
-        return self._ahead[:size]
+        have = len(self._ahead) - self._at
+        if have < size:
+            pieces = [self._ahead[self._at :]]
+            while have < size:
+                piece = self._more()
+                if not piece:
+                    break
+                pieces.append(piece)
+                have += len(piece)
+            self._ahead, self._at = b"".join(pieces), 0
+        return self._ahead[self._at : self._at + size]
 
     def look(self, offset: int, size: int = 1 << 62) -> bytes:
         """The bytes at an offset further on, without taking any: what cannot seek is kept in memory for that."""
-        start = offset - self.position
+        start = self._at + offset - self.position
         seekable = getattr(self._file, "seekable", bool)()
         if not seekable:
             self.peek(1 << 62)
+            start = self._at + offset - self.position
         if not seekable or start + size <= len(self._ahead):
             return self._ahead[start : start + size]
         file = cast("IO[bytes]", self._file)
@@ -941,7 +962,9 @@ class _Source:
 
     def back(self, data: bytes) -> None:
         """Put bytes back that were taken last."""
-        self._ahead = data + self._ahead
+        if len(data) > self._at:
+            self._ahead, self._at = data + self._ahead[self._at :], len(data)
+        self._at -= len(data)
         self.position -= len(data)
 
     def rest(self) -> bytes:
@@ -1244,8 +1267,8 @@ class _Fields:
     def have(self, size: int) -> bool:
         """Whether there are ``size`` more bytes; they are in ``data`` then."""
         while self._source is not None and self.at + size > len(self.data):
-            # As much again as there is, so that a long record takes linear time.
-            waiting = len(self.data) - self.at
+            # As much again as there is of the record, so that a long one takes linear time.
+            waiting = len(self.data) - self._mark
             piece = self._source.chunk() if waiting < _CHUNK else self._source.read(waiting)
             if not piece:
                 break
@@ -1544,6 +1567,8 @@ class Writer(Generic[H, R]):
     def __init__(self, file: WritableFile, *, seek: bool = False) -> None:
         self._sink = _Sink(file)
         self._closed = False
+        self._begun = False  # something has been written
+        self._document = False  # it is a document, whose counts and ends are told by it
         if seek and not self._sink.seekable:
             self._sink.close()
             raise ValueError("what is written first is patched later: the file must be seekable")
@@ -1565,6 +1590,9 @@ class Writer(Generic[H, R]):
 
     def _begin(self, header: H, tables: Mapping[str, Any]) -> None:
         """Start with the header and tables of a document; before anything else is written."""
+        if self._closed or self._begun:
+            raise ValueError("a document is the first thing written")
+        self._begun = self._document = True
 
     def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
         """Write what stands after the last record of a document, its tail last; the tables are now complete."""
@@ -2128,26 +2156,22 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
 
     def file_id(self, name: str) -> int:
         """The number of a file name, which is added if it is new."""
-        known = self._file_ids.get(name)
-        if known is None:
-            known = self._file_ids[name] = self._add(self._files, name, json.dumps(name))
-        return known
+        return self._name_id(self._file_ids, self._files, name)
 
     def function_id(self, name: str) -> int:
         """The number of a function or marker name, which is added if it is new."""
-        known = self._function_ids.get(name)
-        if known is None:
-            known = self._function_ids[name] = self._add(self._functions, name, json.dumps(name))
-        return known
+        return self._name_id(self._function_ids, self._functions, name)
 
     def marker_id(self, name: str) -> int:
         """The number of a marker name: that of the function so called, unless ``analyzer_markers`` are asked for."""
         if self._marker_ids is None:
             return self.function_id(name)
-        known = self._marker_ids.get(name)
+        return self._name_id(self._marker_ids, self._functions, name, _MLYZE_MARKER_IDS + len(self._marker_ids))
+
+    def _name_id(self, ids: Dict[str, int], table: Dict[int, str], name: str, number: Optional[int] = None) -> int:
+        known = ids.get(name)
         if known is None:
-            number = _MLYZE_MARKER_IDS + len(self._marker_ids)
-            known = self._marker_ids[name] = self._add(self._functions, name, json.dumps(name), number)
+            known = ids[name] = self._add(table, name, json.dumps(name), number)
         return known
 
     def _add(self, table: Dict[int, Any], value: object, text: str, number: Optional[int] = None) -> int:
@@ -3181,9 +3205,6 @@ def _clog_no_decoder(_data: bytes, _at: int, _end: int) -> None:
     """Takes nothing."""
 
 
-_ClogSites = Sequence[LogSite]
-
-
 def _clog_encoding(types: Sequence[str], encoding: str) -> str:
     """The encoding by name: the two are the same for strings alone, and for nothing."""
     if not types:
@@ -3328,11 +3349,16 @@ def _clog_packed_plan(types: Sequence[str]) -> _ClogPlan:
     return _ClogPlan((1 << 8 * width) - 1, packings, decode, _clog_encoding(types, "packed"))
 
 
+def _clog_nibbles(types: Sequence[str], data: bytes) -> Tuple[List[str], List[int]]:
+    """The types that are no STRING, and the nibbles that packed arguments begin with, two a byte."""
+    numbers = [type for type in types if type != "STRING"]
+    return numbers, [byte >> shift & 15 for byte in data[: (len(numbers) + 1) // 2] for shift in (0, 4)]
+
+
 def _clog_packed(types: Sequence[str], data: bytes, order: Literal["little", "big"]) -> Optional[Tuple[Any, bool]]:
     """The arguments that ``data`` is the packed form of, and whether a sign is lost; else None (clog 4.2, 7)."""
-    numbers = [type for type in types if type != "STRING"]
+    numbers, nibbles = _clog_nibbles(types, data)
     at = (len(numbers) + 1) // 2
-    nibbles = [byte >> shift & 15 for byte in data[:at] for shift in (0, 4)]
     if len(data) < at or any(nibbles[len(numbers) :]):
         return None
     args: List[Any] = []
@@ -3446,7 +3472,7 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
         self,
         file: ReadableFile,
         *,
-        dictionary: Union[ReadableFile, ClogReader, _ClogSites, None] = None,
+        dictionary: Union[ReadableFile, ClogReader, Sequence[LogSite], None] = None,
         utc_offset: UtcOffset = 0,
         strict: bool = False,
         recover: bool = False,
@@ -3517,7 +3543,7 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
                 known.max_args = None
             else:
                 data = data[: known.size]
-                usual = _clog_sections(known.levels, known.sites, known.max_args or 50, _CLOG_PREFIX[self._order])
+                usual = _clog_sections(known.levels, known.sites, known.max_args or 50, self._order)
                 self._dictionary = None if usual == data else data
         if self._dictionary == b"" and self._given is not None:
             known.sites, known.levels = self._given
@@ -3736,12 +3762,9 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
 
         A timestamp before the start, of another core's counter, counts back (clog, Semantics).
         """
-        header = self.header
-        if entry.timestamp is None or not header.timestamp_frequency:
+        if entry.timestamp is None or not self.header.timestamp_frequency:
             return None
-        start_ns = header.start_time_sec * 1_000_000_000 + header.start_time_nsec
-        elapsed = (entry.timestamp - header.start_timestamp + (1 << 63) & _U64_MAX) - (1 << 63)
-        return start_ns + elapsed * 1_000_000_000 // header.timestamp_frequency
+        return _clog_start_ns(self.header) + _clog_elapsed_ns(self.header, entry.timestamp)
 
     def message(self, entry: LogEntry, *, like_upstream: bool = False) -> str:
         """The entry's format with its arguments filled in, by the rules of C; see ``ClogText``."""
@@ -3756,6 +3779,16 @@ class ClogReader(Reader[ClogHeader, LogEntry]):
                 self._texts.clear()
             self._texts[pattern, like_upstream] = text
         return text.line(entry)
+
+
+def _clog_start_ns(header: ClogHeader) -> int:
+    return header.start_time_sec * 1_000_000_000 + header.start_time_nsec
+
+
+def _clog_elapsed_ns(header: ClogHeader, timestamp: int) -> int:
+    """Nanoseconds since the start; a timestamp before it counts back, by the difference as a signed number."""
+    elapsed = (timestamp - header.start_timestamp + (1 << 63) & _U64_MAX) - (1 << 63)
+    return elapsed * 1_000_000_000 // header.timestamp_frequency
 
 
 def _clog_given(dictionary: Any) -> Optional[Tuple[List[LogSite], List[LogLevel]]]:
@@ -3774,48 +3807,36 @@ def _clog_given(dictionary: Any) -> Optional[Tuple[List[LogSite], List[LogLevel]
 
 def _clog_packs_lossily(types: Sequence[str], data: bytes) -> bool:
     """Whether a number of packed arguments has fewer than 8 bytes, the ones that a big-endian writer drops."""
-    numbers = [type for type in types if type != "STRING"]
-    nibbles = [byte >> shift & 15 for byte in data[: (len(numbers) + 1) // 2] for shift in (0, 4)]
+    numbers, nibbles = _clog_nibbles(types, data)
     return any(nibble != 8 for type, nibble in zip(numbers, nibbles) if type in _CLOG_BITS)
 
 
 # ---- clog: Writer
 
 
-def _clog_sections(levels: Iterable[LogLevel], sites: Iterable[LogSite], max_args: int, prefix: str) -> bytes:
-    """What stands after the entries (clog 5)."""
-    return _clog_level_section(levels, prefix) + _clog_dictionary(sites, max_args, prefix)
-
-
-def _clog_level_section(levels: Iterable[LogLevel], prefix: str) -> bytes:
-    """The section of levels, nothing if there are none; raises ValueError for what it cannot hold (clog 5.1)."""
-    form = struct.Struct(prefix + "BB2x")
+def _clog_sections(levels: Iterable[LogLevel], sites: Iterable[LogSite], max_args: int, byte_order: str) -> bytes:
+    """The levels, if any, and the dictionary of sites; raises ValueError for what they cannot hold (clog 5)."""
     made: List[bytes] = []
     for level, name in levels:
         data = _encode_text(name)
         if len(data) > 255:
             raise ValueError(f"a level name is of at most 31 bytes: {name!r}")
-        made.append(form.pack(_integer("level", level, 8), len(data)) + data)
-    body = b"".join(made)
-    return struct.pack(prefix + "4I", CLOG_LEVEL_MAGIC, len(made), 16 + len(body), 0) + body if made else b""
+        made.append(_pack(CLOG_LEVEL, (level, len(data), bytes(2)), byte_order) + data)
+    section = _clog_section(CLOG_LEVELS, CLOG_LEVEL_MAGIC, made, byte_order) if made else b""
+    made = []
+    for log_id, (log_level, filename, line, format, types) in enumerate(sites):
+        texts = _encode_text(filename), _encode_text(format)
+        codes = bytes([_clog_code(type) for type in types])
+        if len(codes) > 255 or max(map(len, texts)) > 0xFFFF:
+            raise ValueError(f"more than a record of the dictionary holds: {(filename, format)!r:.200}")
+        values = log_id, log_level, len(codes), *map(len, texts), line, codes[:max_args].ljust(max_args, b"\0")
+        made.append(_pack(CLOG_SITES[max_args], values, byte_order) + b"".join(texts))
+    return section + _clog_section(CLOG_DICTIONARY, CLOG_SITE_MAGIC, made, byte_order)
 
 
-def _clog_dictionary(sites: Iterable[LogSite], max_args: int, prefix: str) -> bytes:
-    """The dictionary of sites; raises ValueError for a site that it cannot hold (clog 5.2)."""
-    layout = CLOG_SITES[max_args]
-    pack = (layout.little if prefix == "<" else layout.big).pack
-    made: List[bytes] = []
-    for log_id, site in enumerate(sites):
-        filename, format = _encode_text(site.filename), _encode_text(site.format)
-        codes = bytes([_clog_code(type) for type in site.arg_types])
-        if len(codes) > 255 or max(len(filename), len(format)) > 0xFFFF:
-            raise ValueError(f"more than a record of the dictionary holds: {site!r:.200}")
-        level = _integer("log_level", site.log_level, 8)
-        line = _integer("line_number", site.line_number, 32)
-        made.append(pack(log_id, level, len(codes), len(filename), len(format), line, codes[:max_args]))
-        made += filename, format
-    body = b"".join(made)
-    return struct.pack(prefix + "4I", CLOG_SITE_MAGIC, len(made) // 3, 16 + len(body), 0) + body
+def _clog_section(head: Layout, magic: int, records: Sequence[bytes], byte_order: str) -> bytes:
+    body = b"".join(records)
+    return head.form(byte_order).pack(magic, len(records), head.size + len(body), 0) + body
 
 
 def _clog_code(type: str) -> int:
@@ -4055,7 +4076,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
             raise ValueError(f"a site has at most {self._max_args} arguments, not {len(site.arg_types)}")
         if not all(type in _CLOG_CODES or type == "STRING" for type in site.arg_types):
             raise ValueError(f"not types of arguments: {site.arg_types}")
-        _clog_dictionary((site,), self._max_args, self._prefix)
+        _clog_sections((), (site,), self._max_args, self._order)
         self._ids[line_number, filename, format, site.arg_types] = len(self._sites)
         self._sites.append(site)
         return len(self._sites) - 1
@@ -4102,7 +4123,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
                             encode, usual = encoders[log_id]
                             if encoding == usual:
                                 piece = encode(log_id, timestamp, args)
-                        except (struct.error, TypeError, LookupError, AttributeError):
+                        except (struct.error, TypeError, LookupError, AttributeError, OverflowError):
                             pass
                 add(piece or self._write_entry(record))
                 if len(pieces) > 1000:
@@ -4186,7 +4207,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
         self._sink.write(tail)
 
     def _sections(self) -> bytes:
-        return _clog_sections(self._levels, self._sites, self._max_args, self._prefix)
+        return _clog_sections(self._levels, self._sites, self._max_args, self._order)
 
     def _write_start(self) -> None:
         if not self._position:
@@ -4243,6 +4264,7 @@ class ClogText:
     ) -> None:
         self._reader = reader
         self._header = reader.header
+        self._start_ns = _clog_start_ns(reader.header)
         self._prefix = _CLOG_PREFIX[reader.header.byte_order]
         self._upstream = like_upstream
         # What upstream reads as packed where it can: all that is raw, but in files from before packing (family D).
@@ -4337,18 +4359,13 @@ class ClogText:
         header = self._header
         if timestamp is None or not header.timestamp_frequency:
             return "NO-TIMESTAMP"
-        elapsed = timestamp - header.start_timestamp
         if self._upstream:  # in floating point, cut, without start_time_nsec (erratum 19)
-            seconds = float(elapsed & _U64_MAX) / float(header.timestamp_frequency)
+            seconds = float(timestamp - header.start_timestamp & _U64_MAX) / float(header.timestamp_frequency)
             whole = int(seconds)
             fraction = int((seconds - whole) * 1e9)
             whole += header.start_time_sec
         else:
-            if not -(1 << 63) <= elapsed < 1 << 63:
-                elapsed = (elapsed + (1 << 63) & _U64_MAX) - (1 << 63)
-            ns = elapsed * 1_000_000_000 // header.timestamp_frequency + header.start_time_nsec
-            whole, fraction = divmod(ns, 1_000_000_000)
-            whole += header.start_time_sec
+            whole, fraction = divmod(self._start_ns + _clog_elapsed_ns(header, timestamp), 1_000_000_000)
         if whole != self._second:
             self._second = whole
             self._clock = _calendar(whole + (self._offset(whole) if callable(self._offset) else self._offset))
@@ -4359,10 +4376,9 @@ class ClogText:
         frequency = self._header.timestamp_frequency
         if timestamp is None or not frequency:
             return "-nan"  # what 0 / 0 gives on an x86
-        elapsed = timestamp - self._header.start_timestamp
         if self._upstream:
-            return f"{float(elapsed & _U64_MAX) / float(frequency):.9f}"
-        ns = ((elapsed + (1 << 63) & _U64_MAX) - (1 << 63)) * 1_000_000_000 // frequency
+            return f"{float(timestamp - self._header.start_timestamp & _U64_MAX) / float(frequency):.9f}"
+        ns = _clog_elapsed_ns(self._header, timestamp)
         return f"{'-' * (ns < 0)}{abs(ns) // 1_000_000_000}.{abs(ns) % 1_000_000_000:09d}"
 
     def _message(self, entry: LogEntry) -> str:
@@ -4465,11 +4481,9 @@ class ClogAnalysis(NamedTuple):
 
 def clog_analysis(reader: ClogReader) -> ClogAnalysis:
     """Read all entries and add them up."""
-    header = reader.header
     sites = reader.sites
     name = ClogText(reader).level
-    start_ns = header.start_time_sec * 1_000_000_000 + header.start_time_nsec
-    rate = _Buckets(start_ns, sum)
+    rate = _Buckets(_clog_start_ns(reader.header), sum)
     happen = rate.happen
     uses = [[0, 0] for _ in sites]
     encodings: Dict[str, int] = {}
@@ -4592,9 +4606,8 @@ def _clog_upstream_value(type: str, value: Any) -> str:
 def _clog_upstream_args(types: Sequence[str], data: bytes, order: str) -> List[Any]:
     """Arguments as CNanoLog's decompressor reads them: loosely packed, else raw, as far as the bytes go (clog 4.5)."""
     prefix = _CLOG_PREFIX[order]
-    numbers = [type for type in types if type != "STRING"]
+    numbers, nibbles = _clog_nibbles(types, data)
     at = (len(numbers) + 1) // 2
-    nibbles = [byte >> shift & 15 for byte in data[:at] for shift in (0, 4)]
     args: List[Any] = []
     for type, nibble in zip(numbers, nibbles):
         signed = type in ("INT32", "INT64")
@@ -5314,7 +5327,7 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
             raise problems.fault("a version before 0.1.0", 4, "version", _prof_version(version))
         layout = PROF_HEADERS[_prof_layout(version)]
         values = _Fields(problems, self._source.read(layout.size)).layout(layout)
-        self.header = ProfHeader(**dict(zip([field.name for field in layout.fields], values)))
+        self.header = ProfHeader(**dict(zip(layout.offsets, values)))
         if signature == _PROF_SPELLED:
             problems.add("signature as the document spells it", 0, "signature")
         if version >= 0x02020000:
@@ -5323,6 +5336,7 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
             problems.add("padding is not 0", layout.size - 2, "padding", str(self.header.padding))
         self.family = self.header.layout
         self.descriptors: List[Descriptor] = []
+        self._plain: Set[int] = set()  # numbers of the descriptors of blocks and events
         self._capture_ns = self.header.ns(self.header.begin_time)
         self._memory = self._records = 0
         self._end_marks: Optional[int] = None
@@ -5340,6 +5354,8 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
             for number in range(header.descriptors_count):
                 descriptor = self._read_descriptor(number)
                 self.descriptors.append(descriptor)
+                if descriptor.type not in (-1, _PROF_VALUE):
+                    self._plain.add(number)
                 yield descriptor
             size = source.position - PROF_HEADERS[header.layout].size - 2 * len(self.descriptors)
             self._check_sum("descriptors", size, "descriptors_memory_size", header.descriptors_memory_size)
@@ -5464,7 +5480,7 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
         thread_id = thread.thread_id
         layout = PROF_BLOCK if blocks else _PROF_THREADS[self.header.layout][1]
         kind: type = Block if blocks else ContextSwitch
-        plain = {number for number, one in enumerate(self.descriptors) if one.type not in (-1, _PROF_VALUE)}
+        plain = self._plain
         unpack = struct.Struct("<H" + layout.form("little").format[1:]).unpack_from
         head = 2 + layout.size
         bare = layout.size + 1  # the size of a record without a name
@@ -5589,19 +5605,15 @@ class ProfReader(Reader[ProfHeader, ProfRecord]):
         found, told = self._records, self.header.blocks_count
         if found != told:
             rule = f"{'fewer' if found < told else 'more'} records than blocks_count"
-            self._problems.add(rule, self._offset("blocks_count"), "blocks_count", f"{found}, not {told}")
+            place = PROF_HEADERS[self.header.layout].offsets["blocks_count"]
+            self._problems.add(rule, place, "blocks_count", f"{found}, not {told}")
         self._check_sum("records", self._memory, "memory_size", self.header.memory_size)
 
     def _check_sum(self, what: str, found: int, name: str, told: int) -> None:
         if found != told:
             rule = f"the {what} take {'less' if found < told else 'more'} than {name}"
-            self._problems.add(rule, self._offset(name), name, f"{found}, not {told}")
-
-    def _offset(self, name: str) -> int:
-        """Where a field of the header stands."""
-        fields = PROF_HEADERS[self.header.layout].fields
-        place = [field.name for field in fields].index(name)
-        return sum(struct.calcsize("<" + field.code) for field in fields[:place])
+            place = PROF_HEADERS[self.header.layout].offsets[name]
+            self._problems.add(rule, place, name, f"{found}, not {told}")
 
 
 # ---- prof: Writer
@@ -5644,13 +5656,11 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
         if version < 0x10000:
             raise ValueError(f"a version is 0.1.0 at least, not {_prof_version(version)}")
         usual = {"pid": pid, "threads_count": 0, "bookmarks_count": 0, "padding": 0}
-        names = [field.name for field in PROF_HEADERS[_prof_layout(version)].fields]
+        names = PROF_HEADERS[_prof_layout(version)].offsets
         given = {name: value for name, value in usual.items() if name in names}
         self._set_header(
             ProfHeader(version=version, cpu_frequency=frequency, begin_time=begin_time, end_time=end_time, **given)
         )
-        self._document = False
-        self._begun = False
         self._pieces: List[bytes] = []
         self._position = 0  # of what comes next, with the pieces
         self._descriptors = self._descriptors_memory = self._threads = self._bookmarks = self._marks = 0
@@ -5725,7 +5735,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
             known[len(known) - adopted :] = [(node.begin, node.end)]
             blocks.append(Block(thread_id, node.begin, node.end, node.id, node.name))
         self.write_all(blocks)
-        self._roots = known
+        self._roots = known[-1:]  # a block that takes one before the last takes the last too
 
     def bookmark(self, position: int, text: str = "", color: int = 0xFFFF0000) -> None:
         """Set a mark at a time; after all threads."""
@@ -5946,11 +5956,10 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
 
     def _begin(self, header: ProfHeader, tables: Mapping[str, Any]) -> None:
         """Start with the header of a document; the table is ``end_marks``."""
-        if self._closed or self._begun:
-            raise ValueError("a document is the first thing written")
+        _prof_write_header(header)
+        super()._begin(header, tables)
         self._set_header(header)
-        self._document = True
-        self._write_start()
+        self._add(_prof_write_header(header))
 
     def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
         """Write the marks that the document has, all if it does not tell, and the tail."""
@@ -5962,7 +5971,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
 
     def _write_start(self) -> None:
         if not self._begun:
-            if not self._document and not self._sink.seekable:
+            if not self._sink.seekable:
                 raise ValueError("the counts are filled in later: the file must be seekable")
             self._begun = True
             self._add(_prof_write_header(self._header))
@@ -5986,13 +5995,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
 def _prof_write_header(header: ProfHeader) -> bytes:
     """The bytes of a header; raises ValueError or TypeError for what its layout cannot hold."""
     layout = PROF_HEADERS[_prof_layout(_integer("version", header.version, 32))]
-    values = header._asdict()
-    names = [field.name for field in layout.fields]
-    missing = [name for name, value in values.items() if (value is None) != (name not in names)]
-    if missing:
-        reason = "has no" if values[missing[0]] is not None else "has a"
-        raise ValueError(f"a header of version {_prof_version(header.version)} {reason} {missing[0]}")
-    return _pack(layout, [values[name] for name in names])
+    return _pack_present(layout, header._asdict(), f"version {_prof_version(header.version)}")
 
 
 def _prof_text(name: str, text: str) -> bytes:
@@ -7208,7 +7211,6 @@ class MbWriter(Writer[MbHeader, MbRecord]):
         if not (version or compressed):
             raise ValueError("a raw body needs a version of 1 at least")
         self._like_upstream = like_upstream
-        self._document = self._begun = False
         self._numbers: Dict[str, int] = {}
         self._strings: List[bytes] = []
         self._varints: Dict[int, bytes] = {}  # those of page sizes and of lengths, which recur
@@ -7427,12 +7429,10 @@ class MbWriter(Writer[MbHeader, MbRecord]):
 
     def _begin(self, header: MbHeader, tables: Mapping[str, Any]) -> None:
         """Start with the header and the tables of a document."""
-        if self._closed or self._begun:
-            raise ValueError("a document is the first thing written")
         head = _mb_write_header(header)
+        super()._begin(header, tables)
         start, count = tables.get("start"), tables.get("series_count")
         self._header = header
-        self._document = self._begun = True
         self._numbers.clear()
         for number, text in enumerate(tables.get("strings", ())):
             self._strings.append(_encode_text(text))
@@ -7661,7 +7661,6 @@ _NAN = float("nan")
 _JS_BLANKS = " \t\n\v\f\r\xa0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
 _MB_JSON_EXACT = float(1 << 53)  # the least integer that a double does not tell from the next
 _MB_JSON_BOM = "\ufeff"
-_MB_JSON_BLANKS = (" ", "\n", "\r", "\t")
 
 # What can be wrong, and how bad it is.  Faults of values that have another meaning without them are stepped over:
 # those of names, pages and bitmaps.  Problems inside a point have its offset.
@@ -8070,7 +8069,14 @@ def _mb_iso_us(text: str) -> Optional[int]:
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     if not 1 <= month <= 12 or not 1 <= day <= (31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]:
         return None
-    if hour > 24 or minute > 59 or second > 59 or (hour == 24 and (minute or second)) or int(offset[2:]) > 59:
+    if (
+        hour > 24
+        or minute > 59
+        or second > 59
+        or (hour == 24 and (minute or second))
+        or int(offset[:2]) > 23
+        or int(offset[2:]) > 59
+    ):
         return None
     year -= month < 3
     era, in_era = divmod(year, 400)
@@ -8147,8 +8153,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
 
     def _peek(self) -> str:
         """The next character that is no blank, which this moves to; none at the end."""
-        while self._text[self._at : self._at + 1] in _MB_JSON_BLANKS:
-            self._at += 1
+        self._at = _skip_blanks(self._text, self._at)
         return self._text[self._at : self._at + 1]
 
     def _take(self, wanted: str, path: str) -> str:
@@ -8590,7 +8595,7 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
     def __init__(self, file: WritableFile, *, bitmap: bool = False, bom: bool = False, single: bool = False) -> None:
         self._header = MbJsonHeader(bom, single)
         self._bitmap = bitmap
-        self._begun = self._inside = self._document = False
+        self._inside = False
         self._comma = ""  # before the next point
         self._look: Optional[Callable[[Page, Sequence[int]], None]] = None  # is shown each page and its runs
         super().__init__(file)
@@ -8639,10 +8644,8 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
 
     def _begin(self, header: MbJsonHeader, tables: Mapping[str, Any]) -> None:
         """Start with the header of a document; the table is ``end``, the text after the last record."""
-        if self._closed or self._begun:
-            raise ValueError("a document is the first thing written")
+        super()._begin(header, tables)
         self._header = header
-        self._begun = self._document = True
 
     def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
         end = tables.get("end")
@@ -9825,13 +9828,13 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
     number = 0
     while True:
         where = f"allocations[{number}]"
-        at = _memscope_skip(text, done)
+        at = _skip_blanks(text, done)
         if text[at : at + 1] == "]":
             break
         if number:
             if text[at : at + 1] != ",":
                 raise fault("the file ends inside this field" if whole and at == len(text) else "not JSON", at, where)
-            at = _memscope_skip(text, at + 1)
+            at = _skip_blanks(text, at + 1)
         try:
             members, end = scan(text, at)
         except (StopIteration, ValueError, RecursionError):
@@ -9847,12 +9850,12 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
         with walk.record("allocations"):
             at += 1
             while True:
-                at = _memscope_skip(text, at)
+                at = _skip_blanks(text, at)
                 if text[at] == "}":
                     take("end", end)
                     break
-                key, at = scan(text, _memscope_skip(text, at + (text[at] == ",")))
-                start = _memscope_skip(text, _memscope_skip(text, at) + 1)
+                key, at = scan(text, _skip_blanks(text, at + (text[at] == ",")))
+                start = _skip_blanks(text, _skip_blanks(text, at) + 1)
                 value, at = scan(text, start)
                 take(key, at, "json")
                 walk.revalue(text[start:at] if isinstance(value, (float, list, dict)) else value)
@@ -9862,13 +9865,6 @@ def _explain_memscope_text(walk: _Walk) -> Iterator[None]:
         tail = walk.take("trailing", len(data) - walk.offset, "bytes")
         if tail.strip(_JSON_BLANKS):
             walk.problem("bytes after the last record")
-
-
-def _memscope_skip(text: str, at: int) -> int:
-    """The place of the next character that is no blank."""
-    while text[at : at + 1] in (" ", "\n", "\r", "\t"):
-        at += 1
-    return at
 
 
 # ---- memscope: Reader
@@ -9982,8 +9978,7 @@ class MemscopeReader(Reader[MemscopeHeader, Allocation]):
             self._problems.step_over(fields.fault("no such version", "version", str(version), place=8))
         self._layouts = _memscope_layouts(start)
         layout = _memscope_header(self.layout)
-        names = [field.name for field in layout.fields[1:]]
-        self.header = header = MemscopeHeader(**dict(zip(names, fields.layout(layout)[1:])))
+        self.header = header = MemscopeHeader(**dict([*zip(layout.offsets, fields.layout(layout))][1:]))
         fields.begin()
         if self.layout >= "2c":
             block = self._whole(self._read_strings)
@@ -10660,8 +10655,6 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
         self._mode = mode or modes[0]
         self._bitmap = MEMSCOPE_METRICS_BITMAPS[metrics] if metrics else None
         self._lists: Tuple[List[bytes], List[bytes]] = ([], [])  # what the metrics will hold
-        self._document = False
-        self._begun = False
         self._pieces: List[bytes] = []
         self._total = self._named = 0
         super().__init__(file)
@@ -10752,8 +10745,7 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
 
     def _begin(self, header: MemscopeHeader, tables: Mapping[str, Any]) -> None:
         """Start with the header of a document; the tables are ``layout`` and ``string_block``."""
-        if self._closed or self._begun:
-            raise ValueError("a document is the first thing written")
+        super()._begin(header, tables)
         layout = tables.get("layout")
         if layout not in MEMSCOPE_LAYOUTS:
             raise ValueError(f"the layout is one of {', '.join(MEMSCOPE_LAYOUTS)}, not {layout!r}")
@@ -10763,7 +10755,6 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
             start += _MEMSCOPE_NO_STRINGS if block is None else block
         self._set_layout(layout)
         self._mode = self._bitmap = None
-        self._document = self._begun = True
         self._pieces.append(start)
 
     def _end(self, tables: Mapping[str, Any], tail: bytes) -> None:
@@ -10814,13 +10805,8 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
 
 def _memscope_write_header(header: MemscopeHeader, layout: str) -> bytes:
     """The bytes of a header; raises ValueError or TypeError for what its layout cannot hold."""
-    form = _memscope_header(layout)
-    names = [field.name for field in form.fields[1:]]
-    wrong = [name for name, value in header._asdict().items() if (value is None) != (name not in names)]
-    if wrong:
-        has = "a" if getattr(header, wrong[0]) is None else "no"
-        raise ValueError(f"a header of layout {layout} has {has} {wrong[0]}")
-    return _pack(form, (MEMSCOPE_MAGIC, *[getattr(header, name) for name in names]))
+    values = {"magic": MEMSCOPE_MAGIC, **header._asdict()}
+    return _pack_present(_memscope_header(layout), values, f"layout {layout}")
 
 
 def _memscope_write_metrics(metrics: AdvancedMetrics, layout: str) -> bytes:
@@ -10970,7 +10956,7 @@ def _memscope_encoder(layout: str) -> Callable[[Any], Optional[bytes]]:
             if dealloc is None:
                 return start(1, 25 + len(data), ptr, size, alloc) + b"\0" + data
             return start(1, 33 + len(data), ptr, size, alloc) + time(1, dealloc) + data
-        except (struct.error, TypeError, ValueError, AttributeError):
+        except (struct.error, TypeError, ValueError, AttributeError, OverflowError):
             return None  # _record_bytes tells what is wrong
 
     def keep(text: Optional[str]) -> bytes:
@@ -13006,14 +12992,14 @@ class _View(NamedTuple):
     info: Callable[[Any], Iterator[Tuple[str, str]]]
     stats: Callable[[Any, _Options], Iterator[str]]
     stats_json: Callable[[Any, _Options], Any]
-    upstream_stats: Optional[Callable[[_Source, str], Tuple[List[str], bool]]]
     demo: Callable[[WritableFile], None]
     targets: Mapping[str, Callable[[Any, _Options], Iterator[bytes]]]
     compare: Optional[Callable[[Any, Any, _Options], Iterator[str]]] = None  # what ``stats`` prints of two files
     compare_json: Optional[Callable[[Any, Any, _Options], Any]] = None
     verdict: Optional[Callable[[Any], Any]] = None  # is given each record, then tells what upstream's reader says
     # What fills a folder: the names of its files, and what gives pieces of them.
-    folders: Optional[Mapping[str, Tuple[Sequence[str], Callable[[Any, _Options], Iterator[Tuple[str, bytes]]]]]] = None
+    folders: Mapping[str, Tuple[Sequence[str], Callable[[Any, _Options], Iterator[Tuple[str, bytes]]]]] = {}
+    upstream_stats: Optional[Callable[[_Source, str], Tuple[List[str], bool]]] = None
 
 
 def _mlyze_demo(file: WritableFile) -> None:
@@ -13043,10 +13029,8 @@ def _clog_info(reader: ClogReader) -> Iterator[Tuple[str, str]]:
     """What ``info`` tells of a log."""
     header = reader.header
     found = clog_analysis(reader)
-    yield (
-        "version",
-        f"{header.version_major}.{header.version_minor}, {_clog_family_text(reader)}, {header.byte_order}-endian",
-    )
+    family = f"family {reader.family}" if reader.family else "no dictionary"
+    yield "version", f"{header.version_major}.{header.version_minor}, {family}, {header.byte_order}-endian"
     yield "started", _utc(header.start_time_sec * 1_000_000 + header.start_time_nsec // 1000)
     if found.first_ns is not None and found.last_ns is not None:
         yield "first", _utc(found.first_ns // 1000)
@@ -13058,10 +13042,6 @@ def _clog_info(reader: ClogReader) -> Iterator[Tuple[str, str]]:
     yield "arguments", ", ".join(f"{number:,} {name}" for name, number in found.encodings.items()) or "none"
     registered = ", ".join(f"{_printable(level.name) or '(no name)'} ({level.level})" for level in reader.levels)
     yield "registered", _many(len(reader.sites), "site") + (f"; levels {registered}" if registered else "")
-
-
-def _clog_family_text(reader: ClogReader) -> str:
-    return f"family {reader.family}" if reader.family else "no dictionary"
 
 
 def _clog_stats(reader: ClogReader, options: _Options) -> Iterator[str]:
@@ -13110,10 +13090,6 @@ def _clog_facts(found: ClogAnalysis) -> Iterator[Tuple[str, str]]:
     silent = sum(use.entries == 0 for use in found.by_site)
     if silent:
         yield "silent", _many(silent, "site") + " without an entry"
-
-
-def _clog_stats_json(reader: ClogReader, _options: _Options) -> Any:
-    return clog_analysis(reader)
 
 
 def _clog_demo(file: WritableFile) -> None:
@@ -13275,10 +13251,6 @@ def _prof_compare(reader: ProfReader, other: ProfReader, options: _Options) -> I
     )
 
 
-def _prof_compare_json(reader: ProfReader, other: ProfReader, options: _Options) -> Any:
-    return {"changes": _prof_changes(reader, other, options)}
-
-
 def _prof_demo(file: WritableFile) -> None:
     """A game's two threads, four frames: what the profiler is most used for."""
     with ProfWriter(file, pid=4711, frequency=2_500_000_000, begin_time=10_000_000, end_time=180_000_000) as writer:
@@ -13312,6 +13284,11 @@ def _mb_time(time_us: Optional[float]) -> str:
     if time_us is None or not -62_135_596_800_000_000 <= time_us < 253_402_300_800_000_000:
         return "none" if time_us is None else f"{time_us:g} us"
     return _utc(int(time_us))
+
+
+def _mb_duration(value_us: float) -> str:
+    """A time span; the difference of two times may be infinite, though they are not."""
+    return _duration(int(value_us)) if value_us < _INFINITY else "inf"
 
 
 def _mb_bytes(value: float) -> str:
@@ -13367,13 +13344,13 @@ def _mb_series_facts(one: MbSeriesUse) -> Iterator[Tuple[str, str]]:
         yield "values", "none"
         return
     lasts = cast("float", one.last_us) - one.first_us
-    yield "from", f"{_mb_time(one.first_us)}, {_duration(int(max(lasts, 0)))}"
+    yield "from", f"{_mb_time(one.first_us)}, {_mb_duration(max(lasts, 0))}"
     yield "values", _sparkline([max(value, 0) for value in one.values])
     yield "", f"in each {_duration(one.bucket_us)}"
     yield "first, last", f"{_mb_bytes(cast('float', one.first))}, {_mb_bytes(cast('float', one.last))}"
     after = max(cast("float", one.peak_us) - one.first_us, 0)
     yield "least", _mb_bytes(cast("float", one.least))
-    yield "peak", f"{_mb_bytes(cast('float', one.most))} at +{_duration(int(after))}"
+    yield "peak", f"{_mb_bytes(cast('float', one.most))} at +{_mb_duration(after)}"
     if one.names or one.events:
         yield "marked", f"{_many(one.names, 'name')}, {_many(one.events, 'event')}"
 
@@ -13385,7 +13362,7 @@ def _mb_snapshot_tables(found: MbAnalysis, options: _Options) -> Iterator[str]:
         start = first_us[one.series_number]
         if start is None or not -_INFINITY < one.timestamp < _INFINITY:
             return "none"
-        return ("-" if one.timestamp < start else "+") + _duration(int(abs(one.timestamp - start)))
+        return ("-" if one.timestamp < start else "+") + _mb_duration(abs(one.timestamp - start))
 
     numbered = [*enumerate(found.snapshots)]
     yield from _table(
@@ -13616,10 +13593,6 @@ def _memscope_facts(found: MemscopeAnalysis) -> Iterator[Tuple[str, str]]:
         yield "lifetimes", f"{span}, of {_many(lived.records, 'record')} that tell one"
 
 
-def _memscope_stats_json(reader: MemscopeReader, _options: _Options) -> Any:
-    return memscope_analysis(reader)._asdict()
-
-
 def _memscope_changes(reader: MemscopeReader, other: MemscopeReader) -> List[Dict[str, Any]]:
     """The allocations of a type and variable that are not freed, in two snapshots."""
     sums: Dict[Tuple[Optional[str], Optional[str]], List[int]] = {}
@@ -13662,10 +13635,6 @@ def _memscope_compare(reader: MemscopeReader, other: MemscopeReader, options: _O
         ),
         options.top,
     )
-
-
-def _memscope_compare_json(reader: MemscopeReader, other: MemscopeReader, _options: _Options) -> Any:
-    return {"changes": _memscope_changes(reader, other)}
 
 
 def _memscope_demo(file: WritableFile) -> None:
@@ -13716,42 +13685,34 @@ def _memscope_demo(file: WritableFile) -> None:
         writer.write_all([*pages, *shared, handle, Allocation(0x5589_A500_0010, 88, start_ns, thread_id="ThreadId(1)")])
 
 
+_MB_VIEW = _View(_mb_info, _mb_stats, _mb_stats_json, _mb_demo, {"json": _mb_to_json}, _mb_compare, _mb_compare_json)
 _VIEWS = {
-    "mlyze": _View(_mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_upstream_report, _mlyze_demo, {}),
-    "clog": _View(_clog_info, _clog_stats, _clog_stats_json, None, _clog_demo, {"text": _clog_to_text}),
+    "mlyze": _View(
+        _mlyze_info, _mlyze_stats, _mlyze_stats_json, _mlyze_demo, {}, upstream_stats=_mlyze_upstream_report
+    ),
+    "clog": _View(
+        _clog_info, _clog_stats, lambda reader, _: clog_analysis(reader), _clog_demo, {"text": _clog_to_text}
+    ),
     "prof": _View(
         _prof_info,
         _prof_stats,
         _prof_stats_json,
-        None,
         _prof_demo,
         {"json": _prof_to_json},
         _prof_compare,
-        _prof_compare_json,
+        lambda *readers_and_options: {"changes": _prof_changes(*readers_and_options)},
         ProfVerdict,
     ),
-    "mb": _View(
-        _mb_info, _mb_stats, _mb_stats_json, None, _mb_demo, {"json": _mb_to_json}, _mb_compare, _mb_compare_json
-    ),
-    "mb-json": _View(
-        _mb_info,
-        _mb_stats,
-        _mb_stats_json,
-        None,
-        _mb_json_demo,
-        {"mb": _mb_json_to_mb, "json": _mb_json_to_json},
-        _mb_compare,
-        _mb_compare_json,
-    ),
+    "mb": _MB_VIEW,
+    "mb-json": _MB_VIEW._replace(demo=_mb_json_demo, targets={"mb": _mb_json_to_mb, "json": _mb_json_to_json}),
     "memscope": _View(
         _memscope_info,
         _memscope_stats,
-        _memscope_stats_json,
-        None,
+        lambda reader, _: memscope_analysis(reader),
         _memscope_demo,
         {"json": _memscope_to_json, "html": _memscope_to_html},
         _memscope_compare,
-        _memscope_compare_json,
+        lambda reader, other, _: {"changes": _memscope_changes(reader, other)},
         folders={"json5": (MEMSCOPE_FILES, _memscope_to_json5)},
     ),
 }
@@ -13828,7 +13789,7 @@ def _input(name: str) -> _Source:
     else:
         file: Any = io.open(name, "rb")
         size = os.fstat(file.fileno()).st_size
-        if size >= _LARGE and sys.stderr.isatty():
+        if size >= _LARGE and sys.stderr is not None and sys.stderr.isatty():
             file = _Progress(file, size)
         source = _unzipped(_Source(file, owned=True, name=name), DEFAULT_MAX_BYTES)
     lines = source.peek(_PREFIX).splitlines() if source.peek(1) in b"0#\r\n" else []
@@ -14083,9 +14044,8 @@ def _run_convert(options: _Options) -> int:
         options, options.file, recover=upstream, dictionary=options.dictionary, like_upstream=upstream
     ) as reader:
         view = _VIEWS[reader.format]
-        folders = view.folders or {}
-        if options.to in folders:
-            names, convert = folders[options.to]
+        if options.to in view.folders:
+            names, convert = view.folders[options.to]
             _fill_folder(options, names, convert(reader, options))
         elif options.to in view.targets:
             with _Output(options) as output:
@@ -14094,7 +14054,7 @@ def _run_convert(options: _Options) -> int:
                 for piece in view.targets[options.to](reader, options):
                     output.write(piece)
         else:
-            offer = ", ".join([*view.targets, *folders])
+            offer = ", ".join([*view.targets, *view.folders])
             offer = f"converted to: {offer}" if offer else "not converted to anything yet"
             raise _UsageError(f"{options.to!r}: files of {reader.format} are {offer}")
         for problem in reader.problems:
@@ -14147,14 +14107,16 @@ def _run_encode(options: _Options) -> int:
 
 def _lines(source: _Source) -> Iterator[bytes]:
     """The lines of a source."""
-    data = b""
+    pieces: List[bytes] = []  # of a line that goes on
     for chunk in iter(source.chunk, b""):
-        *lines, data = (data + chunk).split(b"\n")
+        *lines, rest = chunk.split(b"\n")
         for line in lines:
-            yield line + b"\n"
+            yield b"".join([*pieces, line, b"\n"])
+            pieces.clear()
+        pieces.append(rest)
     if source.error is not None:
         raise source.error
-    yield data
+    yield b"".join(pieces)
 
 
 def _run_explain(options: _Options) -> int:
@@ -14199,13 +14161,6 @@ def _matches(path: str, pattern: str) -> bool:
     return True
 
 
-def _upstream_stats(format: Format) -> Callable[[_Source, str], Tuple[List[str], bool]]:
-    found = _VIEWS[format.name].upstream_stats
-    if found is None:
-        raise _UsageError(f"the program of {format.name} prints no statistics")
-    return found
-
-
 def _run_stats(options: _Options) -> int:
     first: List[Tuple[str, Reader[Any, Any]]] = []  # of two files, if its format can compare them
     wait = len(options.files) == 2
@@ -14216,7 +14171,11 @@ def _run_stats(options: _Options) -> int:
         if options.like_upstream:
             source = _input(name)
             try:
-                lines, good = _upstream_stats(_known(options.format, source))(source, name)
+                format = _known(options.format, source).name
+                upstream_stats = _VIEWS[format].upstream_stats
+                if upstream_stats is None:
+                    raise _UsageError(f"the program of {format} prints no statistics")
+                lines, good = upstream_stats(source, name)
             finally:
                 source.close()
             for line in lines:

@@ -301,9 +301,9 @@ def test_vector_schema(vector: Vector) -> None:
     assert about["result"] in ("valid", "deviant", "invalid")
     assert about["roundtrip"] in (("bytes", "body") if {"expect", "recover"} & {*about} else ("none",))
     assert isinstance(about["version"], str)
-    keys = {"spec": ["section"], "recorded": ["release", "file"], "hand": ["release", "file"], "mutated": ["file"]}
+    known = {"spec": ["section"], "recorded": ["release", "file"], "hand": ["release", "file"], "mutated": ["file"]}
     kind, *source = about["source"]
-    assert source == keys[about["source"][kind]][: len(source)]
+    assert source == known[about["source"][kind]][: len(source)]
     assert source or about["source"][kind] in ("hand", "mutated")
     assert isinstance(about["comment"], str)
     assert about["comment"]
@@ -2646,9 +2646,9 @@ def test_mlyze_writer_on_odd_files(tmp_path: Path) -> None:
     with mf.MlyzeWriter(plainest) as writer:
         writer.write_all(STORY_RECORDS)
     assert plainest.data == slow.data
-    for options in {"stacks": {}}, {}:
+    for stacks in None, {}:
         plainest = Plainest()
-        with mf.MlyzeWriter(plainest, **options) as writer:
+        with mf.MlyzeWriter(plainest, stacks=stacks) as writer:
             writer.write_all(STORY_RECORDS)
             writer.flush()
         assert plainest.data == slow.data
