@@ -868,11 +868,24 @@ class _Buckets:
         index = self._reach(max(time, self.start), 0)
         self.values[index] += 1
 
+    def widen(self, time: int, level: int) -> None:
+        """Begin at an earlier time, or a little before it."""
+        while time < self.start:
+            more = -((time - self.start) // self.width)
+            if len(self.values) + more > 64:
+                self._double()
+            else:
+                self.values[:0] = [level] * more
+                self.start -= more * self.width
+
+    def _double(self) -> None:
+        self.values = [self._combine(self.values[i : i + 2]) for i in range(0, len(self.values), 2)]
+        self.width *= 2
+
     def _reach(self, time: int, level: int) -> int:
         """The bucket of a time, which is made, and all before it, if there are not as many yet."""
         while time >= self.start + 64 * self.width:
-            self.values = [self._combine(self.values[i : i + 2]) for i in range(0, len(self.values), 2)]
-            self.width *= 2
+            self._double()
         index = (time - self.start) // self.width
         self.values += [level] * (index + 1 - len(self.values))
         return index
@@ -8056,7 +8069,7 @@ def _mb_iso_us(text: str) -> Optional[int]:
     clock, point, fraction = clock.partition(".")
     dashes = date.count("-")
     parts = [year_text, *date.split("-")[1:], *(clock.split(":") if mark else ())]
-    offset = zone[1:].replace(":", "", 1) if zone not in ("", "Z") else "0000"
+    offset = zone[1:3] + zone[3:].removeprefix(":") if zone not in ("", "Z") else "0000"
     sizes = [6 if signed else 4, *[2] * (len(parts) - 1)]
     good = [len(part) == size and _mb_is_digits(part) for part, size in zip([*parts, offset], [*sizes, 4])]
     if not all(good) or date[:1] not in ("", "-") or dashes > 2 or len(parts) - dashes not in (1, 3, 4):
@@ -8069,14 +8082,9 @@ def _mb_iso_us(text: str) -> Optional[int]:
     leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
     if not 1 <= month <= 12 or not 1 <= day <= (31, 28 + leap, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)[month - 1]:
         return None
-    if (
-        hour > 24
-        or minute > 59
-        or second > 59
-        or (hour == 24 and (minute or second))
-        or int(offset[:2]) > 23
-        or int(offset[2:]) > 59
-    ):
+    if hour > 24 or minute > 59 or second > 59 or (hour == 24 and (minute or second)):
+        return None
+    if int(offset[:2]) > 23 or int(offset[2:]) > 59:
         return None
     year -= month < 3
     era, in_era = divmod(year, 400)
@@ -8979,7 +8987,8 @@ class MbSeriesUse(NamedTuple):
     """What the points of a series add up to: times in microseconds since 1970, values in bytes.
 
     A point whose time or value is no finite number counts for nothing but ``points``; of none there are Nones.
-    ``values`` are the largest ones in spans of ``bucket_us`` from the first time on.
+    First and last are those by time, in whatever order the points stand.  ``values`` are the largest ones in at most
+    64 spans of ``bucket_us`` from the first time, or a little before it, on.
     """
 
     name: str
@@ -9013,7 +9022,7 @@ class _MbSeriesSums:
     def __init__(self, series: Series) -> None:
         self.series = series
         self.points = self.names = self.events = 0
-        self._good: List[Tuple[float, float]] = []  # first, last, least and greatest
+        self._good: List[Tuple[float, float]] = []  # earliest, latest, least and greatest
         self._buckets: Optional[_Buckets] = None
 
     def add(self, point: Point) -> None:
@@ -9030,12 +9039,16 @@ class _MbSeriesSums:
             buckets.values = [int(value)]
             self._good = [now] * 4
         good = self._good
-        good[1] = now
+        if time < good[0][0]:
+            good[0] = now
+            buckets.widen(int(time), int(value))
+        if time >= good[1][0]:
+            good[1] = now
         if value < good[2][1]:
             good[2] = now
         if value > good[3][1]:
             good[3] = now
-        index = buckets._reach(max(int(time), buckets.start), buckets.values[-1])
+        index = buckets._reach(int(time), buckets.values[-1])
         buckets.values[index] = max(buckets.values[index], int(value))
 
     def use(self) -> MbSeriesUse:
@@ -11950,7 +11963,9 @@ def _clog_wanted(reader: ClogReader, text: ClogText, wanted: str, *, like_upstre
         elif key and like_upstream:
             _complain(f"unknown level {name.strip()!r}")
         elif key:
-            raise _UsageError(f"no level is called {name.strip()!r}; there are: {', '.join(sorted(names))}")
+            raise _UsageError(
+                f"no level is called {name.strip()!r}; there are: {', '.join(sorted(filter(None, names)))}"
+            )
     return frozenset(place for place, site in enumerate(reader.sites) if site.log_level in levels) if levels else None
 
 
@@ -11980,7 +11995,7 @@ def _prof_to_json(reader: ProfReader, options: _Options) -> Iterator[bytes]:
         first += sum([not block.dropped for block in tree.blocks])
     refused = verdict.text()
     if upstream and refused:
-        _complain(f"easy_profiler's converter writes nothing, for its reader refuses the file: {refused}")
+        _complain(f"{options.file}: easy_profiler would write nothing of this, for its reader refuses it: {refused}")
     text = json.dumps
     parts = [f'{{\n "blockDescriptors": {_prof_json_list(_prof_descriptors_json(reader.descriptors, names), 1)}']
     marks = [
@@ -12808,7 +12823,7 @@ def _size(value: int) -> str:
     """
     unit = min((value.bit_length() - 1) // 10, 6)
     if unit < 1:
-        return f"{value:,} bytes"
+        return _many(value, "byte")
     tenths = 10 * value >> 10 * unit
     return f"{tenths // 10:,}.{tenths % 10} {'KMGTPE'[unit - 1]}iB"
 
@@ -13076,7 +13091,7 @@ def _clog_stats(reader: ClogReader, options: _Options) -> Iterator[str]:
 def _clog_facts(found: ClogAnalysis) -> Iterator[Tuple[str, str]]:
     if found.first_ns is not None:
         yield "entries", _sparkline(found.rate.entries)
-        yield "", f"in each {_duration(found.rate.bucket_ns // 1000)}"
+        yield "", f"in each {prof_duration_text(found.rate.bucket_ns, 3)}"
         share = 100 * found.out_of_order / max(found.entries, 1)
         yield "order", f"{found.out_of_order:,} ({share:.1f} %) are earlier than one before them"
     else:
@@ -13132,7 +13147,7 @@ def _prof_info(reader: ProfReader) -> Iterator[Tuple[str, str]]:
     if header.pid is not None:
         yield "process", str(header.pid)
     yield "clock", f"{header.cpu_frequency:,} ticks per second" if header.cpu_frequency else "nanoseconds"
-    if header.begin_time:
+    if 0 < header.begin_time <= header.end_time:
         yield "lasts", prof_duration_text(header.ns(header.end_time) - header.ns(header.begin_time), 3)
     blocks = counts[Block] - events
     kinds = (_many(blocks, "block"), _many(events, "event"), _many(counts[Value], "value"))
@@ -13220,22 +13235,25 @@ class _ProfChange(NamedTuple):
     calls: Tuple[int, int]
 
 
-def _prof_changes(reader: ProfReader, other: ProfReader, options: _Options) -> List[_ProfChange]:
+def _prof_changes(reader: ProfReader, other: ProfReader, options: _Options) -> Tuple[List[_ProfChange], List[int]]:
+    """What each name took in both, and how long the threads of each were in a block at all."""
     sums: Dict[str, List[int]] = {}
+    profiled_ns = []
     for place, one in enumerate((reader, other)):
-        for use in _prof_numbers(one, options)[2]:
+        _, threads, uses = _prof_numbers(one, options)
+        profiled_ns.append(sum([thread.profiled_ns for thread in threads]))
+        for use in uses:
             numbers = sums.setdefault(use.name, [0, 0, 0, 0])
             numbers[place] += use.total_ns
             numbers[2 + place] += use.calls
     changes = [_ProfChange(name, (a, b), (c, d)) for name, (a, b, c, d) in sums.items()]
-    return sorted(changes, key=lambda one: (-abs(one.totals_ns[1] - one.totals_ns[0]), one.name))
+    return sorted(changes, key=lambda one: (-abs(one.totals_ns[1] - one.totals_ns[0]), one.name)), profiled_ns
 
 
 def _prof_compare(reader: ProfReader, other: ProfReader, options: _Options) -> Iterator[str]:
     """What ``stats`` prints of two captures: by how much each name has grown or shrunk."""
-    changes = _prof_changes(reader, other, options)
-    totals = [sum([one.totals_ns[place] for one in changes]) for place in (0, 1)]
-    yield f"{_many(len(changes), 'name')}, {' and '.join(prof_duration_text(total) for total in totals)} in all"
+    changes, profiled_ns = _prof_changes(reader, other, options)
+    yield f"{_many(len(changes), 'name')}, {' and '.join(map(prof_duration_text, profiled_ns))} in blocks"
     yield from _table(
         "Changes",
         ("change", "first", "second", "calls", "then", "name"),
@@ -13343,12 +13361,11 @@ def _mb_series_facts(one: MbSeriesUse) -> Iterator[Tuple[str, str]]:
     if one.first_us is None:
         yield "values", "none"
         return
-    lasts = cast("float", one.last_us) - one.first_us
-    yield "from", f"{_mb_time(one.first_us)}, {_mb_duration(max(lasts, 0))}"
+    yield "from", f"{_mb_time(one.first_us)}, {_mb_duration(cast('float', one.last_us) - one.first_us)}"
     yield "values", _sparkline([max(value, 0) for value in one.values])
     yield "", f"in each {_duration(one.bucket_us)}"
     yield "first, last", f"{_mb_bytes(cast('float', one.first))}, {_mb_bytes(cast('float', one.last))}"
-    after = max(cast("float", one.peak_us) - one.first_us, 0)
+    after = cast("float", one.peak_us) - one.first_us
     yield "least", _mb_bytes(cast("float", one.least))
     yield "peak", f"{_mb_bytes(cast('float', one.most))} at +{_mb_duration(after)}"
     if one.names or one.events:
@@ -13700,7 +13717,7 @@ _VIEWS = {
         _prof_demo,
         {"json": _prof_to_json},
         _prof_compare,
-        lambda *readers_and_options: {"changes": _prof_changes(*readers_and_options)},
+        lambda reader, other, options: {"changes": _prof_changes(reader, other, options)[0]},
         ProfVerdict,
     ),
     "mb": _MB_VIEW,
@@ -13812,6 +13829,7 @@ class _Output:
 
         path = self._path = None if options.output in (None, "-") else options.output
         self._part: Optional[str] = None
+        self.failed = False
         self.encoding = "utf-8"
         self.complete = True  # to be set False when what has been written shall not appear
         if self._path is None:
@@ -13826,8 +13844,12 @@ class _Output:
         else:
             self._path = os.path.realpath(self._path)
             folder, name = os.path.split(self._path)
-            self._part = os.path.join(folder, f".{name}.{os.getpid()}.part")
-            self._file = io.open(self._part, "xb")
+            part = os.path.join(folder, f".{name[:40]}.{os.getpid()}.part")  # long names would be too long
+            try:
+                self._file = io.open(part, "xb")
+            except OSError as error:
+                raise self._failed(error) from None
+            self._part = part
 
     def write(self, data: bytes) -> int:
         try:
@@ -13852,6 +13874,7 @@ class _Output:
         return self._file.isatty()
 
     def _failed(self, error: OSError) -> _UsageError:
+        self.failed = True
         if self._path is None:
             _drop_stdout()
         return _UsageError(f"{self._path or 'standard output'}: {error.strerror}")
@@ -13881,6 +13904,8 @@ class _Output:
                     os.chmod(self._part, os.stat(self._path).st_mode & 0o777)
                 os.replace(self._part, self._path)
                 self._part = None
+        except BrokenPipeError:
+            raise
         except OSError as error:
             raise self._failed(error) from None
         finally:
@@ -13968,8 +13993,10 @@ def _each_file(options: _Options, action: Callable[[str, _Output], bool]) -> int
                 status = max(status, 1)
             except BrokenPipeError:
                 raise
-            except OSError as error:
-                _complain(f"{name}: {error.strerror or error}")
+            except (OSError, _UsageError) as error:
+                if output.failed:
+                    raise
+                _complain(f"{name}: {getattr(error, 'strerror', None) or error}")
                 output.complete = False
                 status = 2
     return status
@@ -14133,17 +14160,18 @@ def _run_explain(options: _Options) -> int:
             if options.fields is None or _matches(span.path, options.fields):
                 found = True
                 yield span
+            if options.at is not None:
+                return
 
     with _Output(options) as output:
         for span in wanted():
             for line in hex_lines(walk.file, (span,), walk.body):
                 output.line(line)
+        if walk.error is not None:
+            _complain(f"{options.file}: {walk.error}")
         if not found:
             raise _UsageError(f"{options.file}: no such field")
-    if walk.error is not None:
-        _complain(f"{options.file}: {walk.error}")
-        return 1
-    return 0
+    return 1 if walk.error is not None and not options.recover else 0
 
 
 def _matches(path: str, pattern: str) -> bool:
@@ -14162,74 +14190,115 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def _run_stats(options: _Options) -> int:
-    first: List[Tuple[str, Reader[Any, Any]]] = []  # of two files, if its format can compare them
-    wait = len(options.files) == 2
+    pair: List[Union[Reader[Any, Any], Exception, None]] = []  # of two files what is to be printed, when it is its turn
+    if len(options.files) == 2 and not options.like_upstream:
+        pair = [_opened(options, name) for name in options.files]
 
     def stats(name: str, output: _Output) -> bool:
-        nonlocal wait
-        waits, wait = wait, False
         if options.like_upstream:
-            source = _input(name)
-            try:
-                format = _known(options.format, source).name
-                upstream_stats = _VIEWS[format].upstream_stats
-                if upstream_stats is None:
-                    raise _UsageError(f"the program of {format} prints no statistics")
-                lines, good = upstream_stats(source, name)
-            finally:
-                source.close()
-            for line in lines:
-                output.line(_printable(line))
-            return good
-        reader = _reading(options, name)
-        if waits and _VIEWS[reader.format].compare is not None:
-            first.append((name, reader))
-        elif first and _VIEWS[first[0][1].format].compare is _VIEWS[reader.format].compare:
-            _print_comparison(options, output, *first.pop(), name, reader)
-        else:
-            for other in [*first, (name, reader)]:
-                _print_stats(options, output, *other)
-            first.clear()
+            return _print_upstream_stats(options, output, name)
+        if len(pair) == 2:
+            pair[:] = _compared(options, output, *pair)
+        reader = pair.pop(0) if pair else _reading(options, name)
+        if isinstance(reader, Exception):
+            raise reader
+        if reader is not None:
+            _print_stats(options, output, name, reader)
         return True
 
+    return _each_file(options, stats)
+
+
+def _opened(options: _Options, name: str) -> Union[Reader[Any, Any], Exception]:
+    """The Reader of a file, or why there is none."""
     try:
-        return _each_file(options, stats)
+        return _reading(options, name)
+    except (FormatError, OSError) as error:
+        return error
+
+
+def _compared(options: _Options, output: _Output, first: Any, second: Any) -> List[Any]:
+    """Print what has changed between two files, if they can be compared; returns what is still to be told of each."""
+    compare = isinstance(first, Reader) and isinstance(second, Reader) and _VIEWS[first.format].compare
+    if not compare or compare is not _VIEWS[second.format].compare:
+        return [first, second]
+    left: List[Any] = [None, None]
+    try:
+        _print_comparison(options, output, first, second)
+    except FormatError as error:
+        if error is first._error:
+            left = [error, second]
+        else:
+            left = [_again(options, 0), error if error is second._error else _again(options, 1)]
+    except _UsageError as error:
+        if output.failed:
+            raise
+        if options.snapshots is not None:
+            left = [None, error] if second._ended else [error, None]
+        else:
+            left = [_again(options, 0), _again(options, 1)]
     finally:
-        for _, reader in first:
-            reader.close()
+        first.close()
+        if left[1] is not second:
+            second.close()
+    return left
+
+
+def _again(options: _Options, place: int) -> Union[Reader[Any, Any], Exception, None]:
+    """A file that has been read, from its start; standard input, which has none, is not told a second time."""
+    name: str = options.files[place]
+    return None if name == "-" else _opened(options, name)
+
+
+def _print_upstream_stats(options: _Options, output: _Output, name: str) -> bool:
+    source = _input(name)
+    try:
+        format = _known(options.format, source)
+        upstream_stats = _VIEWS[format.name].upstream_stats
+        if upstream_stats is None:
+            raise _UsageError(f"the program of {format.name} prints no statistics")
+        lines, good = upstream_stats(source, name)
+    finally:
+        source.close()
+    for line in lines:
+        output.line(_printable(line))
+    return good
 
 
 def _print_stats(options: _Options, output: _Output, name: str, reader: Reader[Any, Any]) -> None:
     view = _VIEWS[reader.format]
     with reader:
         if options.json:
-            numbers = {"file": name, "format": reader.format, **_to_json(view.stats_json(reader, options))}
-            output.line(json.dumps(numbers, indent=1 if len(options.files) == 1 else None))
+            numbers = _to_json(view.stats_json(reader, options))
+            found = {"file": name, "format": reader.format, **numbers, "problems": _to_json(reader.problems)}
+            output.line(json.dumps(found, indent=1 if len(options.files) == 1 else None))
         else:
-            _print_lines(output, name, view.stats(reader, options), reader)
+            _print_lines(output, name, view.stats(reader, options))
+            for problem in reader.problems:
+                if problem.severity != "note":
+                    output.line(f"  {'problem':<12}{_problem_text(problem)}")
 
 
-def _print_comparison(
-    options: _Options, output: _Output, name: str, reader: Reader[Any, Any], other_name: str, other: Reader[Any, Any]
-) -> None:
-    view = _VIEWS[reader.format]
-    with reader, other:
-        if options.json:
-            numbers = _to_json(cast("Any", view.compare_json)(reader, other, options))
-            output.line(json.dumps({"files": [name, other_name], "format": reader.format, **numbers}, indent=1))
-        else:
-            lines = cast("Any", view.compare)(reader, other, options)
-            _print_lines(output, f"{name} and {other_name}", lines, reader, other)
+def _print_comparison(options: _Options, output: _Output, first: Reader[Any, Any], second: Reader[Any, Any]) -> None:
+    view = _VIEWS[first.format]
+    if options.json:
+        numbers = _to_json(cast("Any", view.compare_json)(first, second, options))
+        problems = [_to_json(reader.problems) for reader in (first, second)]
+        found = {"files": options.files, "format": first.format, **numbers, "problems": problems}
+        output.line(json.dumps(found, indent=1))
+    else:
+        title = " and ".join(options.files)
+        _print_lines(output, title, cast("Any", view.compare)(first, second, options))
+        for name, reader in zip(options.files, (first, second)):
+            for problem in reader.problems:
+                if problem.severity != "note":
+                    output.line(f"  {'problem':<12}{_printable(name)}: {_problem_text(problem)}")
 
 
-def _print_lines(output: _Output, title: str, lines: Iterable[str], *readers: Reader[Any, Any]) -> None:
-    """Statistics, the first line with the title, and what is wrong with the files."""
+def _print_lines(output: _Output, title: str, lines: Iterable[str]) -> None:
+    """Statistics, the first line with the title."""
     for place, line in enumerate(lines):
         output.line(line if place else f"{_printable(title)}: {line}")
-    for reader in readers:
-        for problem in reader.problems:
-            if problem.severity != "note":
-                output.line(f"  {'problem':<12}{_problem_text(problem)}")
 
 
 def _run_demo(options: _Options) -> int:
@@ -14363,7 +14432,12 @@ def _parser() -> Any:
     made.add_argument("--fields", metavar="PATTERN", help="only fields with this in their path; * is anything")
     made = command("check", _run_check, "all that is wrong, with offsets", "check --strict *.mlyze")
     reading(made, several=True).add_argument("--strict", action="store_true", help="exit 1 for deviations too")
-    made = command("stats", _run_stats, "the numbers that the file is about", "stats trace.mlyze --top 20")
+    made = command(
+        "stats",
+        _run_stats,
+        "the numbers that a file is about; of two captures, dumps or snapshots what has changed",
+        "stats trace.mlyze --top 20",
+    )
     reading(made, several=True)
     made.add_argument("--json", action="store_true", help="all numbers, as JSON")
     made.add_argument("--top", type=_rows, default=10, metavar="N", help="rows of each table (10)")
@@ -14379,7 +14453,8 @@ def _parser() -> Any:
         "--snapshots",
         type=_two_numbers,
         metavar="A,B",
-        help="mb: what changed between two snapshots, counted from 0, or from -1 at the end; of two files, one of each",
+        help="mb: what changed between two snapshots, counted from 0, or from the end: --snapshots=-2,-1; "
+        "of two files, one of each",
     )
     made.add_argument(
         "--like-upstream", action="store_true", help="what the format's own program prints, right or wrong"

@@ -1241,8 +1241,7 @@ def test_layout() -> None:
     assert layout.cut(0) == (0, "left", "0 of 2 bytes")
     assert layout.cut(1) == (0, "left", "1 of 2 bytes")
     assert layout.cut(2) == (2, "right", "0 of 4 bytes")
-    with pytest.raises(ValueError, match="6 bytes are all of pair"):
-        layout.cut(6)
+    assert layout.offsets == {"left": 0, "right": 2}
 
 
 # ==== 6. Documents: JSON in and out ===================================================================
@@ -2646,7 +2645,8 @@ def test_mlyze_writer_on_odd_files(tmp_path: Path) -> None:
     with mf.MlyzeWriter(plainest) as writer:
         writer.write_all(STORY_RECORDS)
     assert plainest.data == slow.data
-    for stacks in None, {}:
+    nothing: Dict[int, Any] = {}
+    for stacks in None, nothing:
         plainest = Plainest()
         with mf.MlyzeWriter(plainest, stacks=stacks) as writer:
             writer.write_all(STORY_RECORDS)
@@ -4463,7 +4463,7 @@ def test_clog_stats(log: Path, tmp_path: Path) -> None:
     numbers = json.loads(cli("stats", "--recover", "--json", path).text)
     assert numbers["bytes"] == sum(map(len, MIXED_ENTRIES))
     assert sum(numbers["rate"]["entries"]) == 9
-    assert refused("stats", "--like-upstream", log, code=2) == "the program of clog prints no statistics"
+    assert refused("stats", "--like-upstream", log, code=2) == f"{log}: the program of clog prints no statistics"
 
 
 def test_clog_info(log: Path, tmp_path: Path) -> None:
@@ -5517,12 +5517,41 @@ def test_stats_of_two_files_that_do_not_compare(demo_capture: Path, sample: Path
         told = cli("stats", *pair)
         assert told.code == 0
         assert told.text == "".join(cli("stats", path).text for path in pair)
-    broken = tmp_path / "broken.prof"
+    alone = cli("stats", demo_capture).text
+    missing, broken, cut = (tmp_path / name for name in ("missing.prof", "broken.prof", "cut.prof"))
     broken.write_bytes(b"ysaE")
-    run = cli("stats", demo_capture, broken)
-    assert (run.code, run.out) == (1, b"")
-    assert "broken.prof" in run.err
-    assert cli("stats", broken, demo_capture).text == cli("stats", demo_capture).text
+    cut.write_bytes(demo_capture.read_bytes()[:300])
+    for other, code in (missing, 2), (broken, 1), (cut, 1):
+        for pair in [demo_capture, other], [other, demo_capture]:
+            run = cli("stats", *pair)
+            assert (run.code, run.text) == (code, alone)
+            assert re.fullmatch(rf"memformats: {re.escape(str(other))}: .*\n", run.err)
+    text = cli("stats", "--recover", cut, demo_capture).text
+    assert re.search(rf"^  problem     {re.escape(str(cut))}: fault truncated: ", text, re.MULTILINE)
+    found = json.loads(cli("stats", "--recover", "--json", cut, demo_capture).text)
+    assert [[problem["code"] for problem in problems] for problems in found["problems"]] == [["truncated"], []]
+    found = json.loads(cli("stats", "--recover", "--json", cut).text)
+    assert [problem["code"] for problem in found["problems"]] == ["truncated"]
+    run = cli("stats", "-", cut, stdin=demo_capture.read_bytes())
+    assert (run.code, run.out) == (1, b"")  # what has been read from standard input is gone
+    run = cli("stats", "--thread", "Loader", demo_capture, cut, broken)
+    assert (run.code, run.text) == (1, cli("stats", "--thread", "Loader", demo_capture).text)
+    run = cli("stats", "--thread", "nobody", demo_capture, demo_capture)
+    assert (run.code, run.out) == (2, b"")
+    assert run.err == 2 * f"memformats: {demo_capture}: no thread is 'nobody'; there are: 4711 Main, 4712 Loader\n"
+
+
+def test_stats_of_dumps_without_snapshots(tmp_path: Path) -> None:
+    paths = [tmp_path / "a.mb", tmp_path / "b.mb", tmp_path / "c.mb"]
+    for path, points in zip(paths, ([mf.Point(1.0, 2.0)], [snapshot(3.0)], [mf.Point(4.0, 5.0)])):
+        path.write_bytes(dump_of(*points))
+    for pair in paths[:2], paths[1:]:
+        assert cli("stats", *pair).text == "".join(cli("stats", path).text for path in pair)
+    page = mf.Page(64, None, b"\x80" * 65 + b"\1")  # which cannot be compared, nor counted
+    paths[0].write_bytes(dump_of(snapshot(3.0, page), like_upstream=True))
+    run = cli("stats", *paths[:2])
+    assert (run.code, run.text) == (1, cli("stats", paths[1]).text)
+    assert "more than 64 bytes" in run.err
 
 
 CONVERTED = r"""
@@ -5623,7 +5652,8 @@ def test_prof_convert_to_json(tmp_path: Path) -> None:
     )
     run = cli("convert", "--to", "json", "--like-upstream", path)
     assert (run.code, json.loads(run.out)["threads"][0]["children"][0]["name"]) == (0, "x")
-    assert "for its reader refuses the file: no memory for 1 descriptors" in run.err
+    refusal = "easy_profiler would write nothing of this, for its reader refuses it: no memory for 1 descriptors"
+    assert run.err == f"memformats: {path}: {refusal}\n"
     made = json.loads(cli("convert", "--to", "json", path).text)
     assert made["blockDescriptors"] == []
     assert [block["name"] for block in made["threads"][0]["children"]] == ["x"]
@@ -6538,7 +6568,7 @@ def iso_us(text: str) -> Optional[int]:
     except ValueError:
         return None
     numbers = [int(part or 0) for part in (hour, minute, second)]
-    if numbers > [24, 0, 0] or max(numbers[1:]) > 59 or (more and int(more) > 59):
+    if numbers > [24, 0, 0] or max(numbers[1:]) > 59 or (more and (int(more) > 59 or int(ahead) > 23)):
         return None
     seconds = 3600 * numbers[0] + 60 * numbers[1] + numbers[2]
     seconds -= (60 * int(ahead or 0) + int(more or 0)) * (-60 if sign == "-" else 60)
@@ -7159,6 +7189,7 @@ TIMES = [
 ]
 NOT_TIMES = "|2025-12-06T|2025-13|2025-00|2023-02-29|2025-12-06T25:00|2025-12-06T23:60|2025-12-06T24:00:01|25-12-06"
 NOT_TIMES += "|2025-12-06Z|2025-12-06T00|2025-12-06T00:00.5|2025-12-06T00:00:00.|2025-12-06T00:00:00+1|2025/12/06"
+NOT_TIMES += "|2025-12-06T00:00:00+24:00|2025-12-06T00:00:00+010:0"
 NOT_TIMES += "|2025-12-06T00:00:00+01:60|1767225600000000|6 Dec 2025|\u0662025-12-06|2025-12-06T00:00:61"
 
 
@@ -7503,8 +7534,25 @@ def test_mb_stats(dumps: Tuple[Path, Path], tmp_path: Path) -> None:
     assert "  inf %  " in text
     path.write_bytes(dump_of(mf.Point(5.0, -1.0), snapshot(3.0)))
     text = cli("stats", path).text
-    assert "first, last -1 bytes, 0 bytes\n" in text
-    assert " -2 us " in text
+    assert "first, last 0 bytes, -1 byte\n" in text  # by time
+    assert "  peak        0 bytes at +0 us\n" in text
+    minute = [mf.Point(1e15 + 6e7, 10.0), mf.Point(1e15, 500.0), mf.Point(1e15 + 3e7, 20.0), mf.Point(1e300, 0.0)]
+    path.write_bytes(dump_of(*minute[:3]))
+    assert (
+        "  from        2001-09-09T01:46:40.000000Z\n  to          2001-09-09T01:47:40.000000Z\n"
+        in cli("info", path).text
+    )
+    text = cli("stats", path).text
+    assert "  from        2001-09-09T01:46:40.000000Z, 60.000 s\n" in text
+    assert "  first, last 500 bytes, 10 bytes\n" in text
+    assert "  peak        500 bytes at +0 us\n" in text
+    (bars,) = re.findall("^  values      (.*)$", text, re.MULTILINE)
+    assert (len(bars) <= 64, max(bars), bars[0]) == (True, "\u2588", "\u2588")
+    path.write_bytes(dump_of(*reversed(minute)))
+    text = cli("stats", path).text
+    assert "  from        2001-09-09T01:46:40.000000Z, 1" in text
+    path.write_bytes(dump_of(mf.Point(-1.7e308, 1.0), mf.Point(1.7e308, 2.0)))
+    assert "  from        -1.7e+308 us, inf\n" in cli("stats", path).text
 
 
 def test_mb_compare_command(dumps: Tuple[Path, Path], sample: Path) -> None:
@@ -7530,7 +7578,10 @@ def test_mb_compare_command(dumps: Tuple[Path, Path], sample: Path) -> None:
     pair = json.loads(cli("stats", binary, text, "--snapshots", "0,-1", "--json").text)
     assert (pair["changes"], pair["files"]) == (changes, [str(binary), str(text)])
     assert "no snapshot 3: there are 3 snapshots" in refused("stats", binary, "--snapshots", "0,3", code=2)
-    assert "no snapshot -4" in refused("stats", binary, text, "--snapshots=-4,0", code=2)
+    for asked in "--snapshots=-4,0", "--snapshots=0,5":
+        path, number = (binary, -4) if "-4" in asked else (text, 5)
+        reason = f"{path}: no snapshot {number}: there are 3 snapshots, counted from 0"
+        assert refused("stats", binary, text, asked, code=2) == reason
     for wrong in "1", "1,2,3", "a,b":
         assert cli("stats", binary, "--snapshots", wrong).code == 2
     assert cli("stats", binary, sample).text == cli("stats", binary).text + cli("stats", sample).text
