@@ -300,7 +300,7 @@ class Problem(NamedTuple):
     times: int = 1
 
 
-Raw = bytes  # of a record: its own bytes, where its fields would be written as others (Gc has a field named bytes)
+Raw = bytes  # of a record: its own bytes, where writing its fields would give others (Gc has a field named bytes)
 Rules = Mapping[str, Tuple[str, str]]
 
 # What every format has in common; each section adds its own: rule -> (severity, code).
@@ -496,7 +496,7 @@ class _Walk:
         self.annotate(f"{self.rules[rule][0]}: {rule}", name)
 
     def lookup(self, key: int, table: Mapping[str, object], missing: str) -> None:
-        """Note of the last span, a number, what it stands for in a table of JSON; of much the end."""
+        """Annotate the last span, a number, with its entry in a table of JSON; of a long one with the end of it."""
         value = table.get(str(key))
         if value is None:
             self.problem(missing)
@@ -620,6 +620,9 @@ def _quoted_start(text: str) -> str:
     return json.dumps(text) if len(text) <= 72 else json.dumps(text[:72]) + "..."
 
 
+_HEX_DIGITS = "0123456789abcdefABCDEF"
+
+
 def hex_to_bytes(text: str) -> bytes:
     r"""The bytes of the file that a hex text holds; comments and lines of a body are passed over.
 
@@ -634,7 +637,7 @@ def hex_to_bytes(text: str) -> bytes:
         if line.strip() and not line.startswith(("#", "| ")):
             head, _, rest = line.partition(":")
             try:
-                offset = int(head, 16)
+                offset = int("" if head.strip(_HEX_DIGITS) else head, 16)
                 piece = bytes.fromhex(rest.partition("#")[0])
             except ValueError:
                 raise ValueError(f"line {number}: not an offset, a colon and pairs of digits") from None
@@ -713,7 +716,10 @@ _JsonScan = Callable[[str, int], Tuple[Any, int]]
 
 
 def _json_scanner(number: Callable[[str], Any] = _json_integer, object_hook: Optional[Any] = None) -> _JsonScan:
-    """What parses the JSON value at a place of a text and tells where it ends; StopIteration or ValueError: none."""
+    """What parses the JSON value at a place of a text and tells where it ends.
+
+    It raises StopIteration or ValueError where there is none, and RecursionError for one too deep.
+    """
     decoder: Any = json.JSONDecoder(parse_int=number, parse_constant=_no_json_constant, object_hook=object_hook)
     scan: _JsonScan = decoder.scan_once
     return scan
@@ -820,6 +826,11 @@ def _integer(name: str, value: int, bits: int, *, signed: bool = False) -> int:
     if not least <= value < least + (1 << bits):
         raise ValueError(f"{name} is not of {bits} bits: {value}")
     return value
+
+
+def _raw_bytes(record: Any) -> bytes:
+    """The ``raw`` of a record; TypeError for what is not bytes: of a number ``bytes`` would make zeros."""
+    return bytes(memoryview(record.raw))
 
 
 def _pack(layout: Layout, values: Sequence[Any], byte_order: str = "little") -> bytes:
@@ -1394,7 +1405,11 @@ def _source(file: Union[ReadableFile, _Source], max_bytes: int) -> _Source:
         if isinstance(stream.read(0), str):
             raise TypeError("the file is open in text mode; open it with mode 'rb'")
         source = _Source(stream, owned=False)
-    return _unzipped(source, max_bytes)
+    try:
+        return _unzipped(source, max_bytes)
+    except BaseException:
+        source.close()
+        raise
 
 
 def _unzipped(source: _Source, max_bytes: int) -> _Source:
@@ -1756,7 +1771,7 @@ MlyzeNames = Mapping[int, str]
 
 
 def _explain_mlyze(walk: _Walk) -> Iterator[None]:
-    """The format text (mlyze 2 to 5) line by line; each ``yield`` ends a structure."""
+    """The format text (mlyze 2 to 5) line by line; each ``yield`` stands between structures."""
     if not walk.more():
         raise walk.fault("empty file, as a killed tracer leaves it", 0, "magic")
     if not MLYZE_MAGIC.startswith(walk.data[:4]):
@@ -2294,7 +2309,7 @@ class MlyzeWriter(Writer[MlyzeHeader, MlyzeRecord]):
         if type(record) not in _MLYZE_KINDS:
             raise TypeError(f"not a record of mlyze: {record!r}")
         if record.raw:
-            return bytes(memoryview(record.raw))  # raises TypeError for what is not bytes
+            return _raw_bytes(record)
         if record.time_us < clock and not self._clamp_time:
             raise ValueError(f"time_us is before that of the record before: {record.time_us} < {clock}")
         delta = _integer("the step of time_us", max(record.time_us - clock, 0), 64)
@@ -2957,7 +2972,7 @@ def _clog_ends_with_dictionary(look: Callable[[int, int], bytes], at: int, prefi
 
 
 def _explain_clog(walk: _Walk) -> Iterator[None]:
-    """The format text (clog 2 to 5) line by line; each ``yield`` ends a structure."""
+    """The format text (clog 2 to 5) line by line; each ``yield`` stands between structures."""
     header = _explain_clog_header(walk)
     yield
     stop, look = header["dictionary_offset"], lambda at, size: walk.data[at : at + size]
@@ -4156,7 +4171,7 @@ class ClogWriter(Writer[ClogHeader, LogEntry]):
         if type(record) is not LogEntry:
             raise TypeError(f"not a record of clog: {record!r}")
         if record.raw:
-            return bytes(memoryview(record.raw))  # raises TypeError for what is not bytes
+            return _raw_bytes(record)
         log_id = _integer("log_id", record.log_id, 32)
         data = self._write_args(record, self._types(log_id))
         if len(data) > 0xFFFF:
@@ -5139,7 +5154,7 @@ def _prof_version(version: int) -> str:
 
 
 def _explain_prof(walk: _Walk) -> Iterator[None]:
-    """The format text (prof 1 to 3) line by line; each ``yield`` comes before a structure."""
+    """The format text (prof 1 to 3) line by line; each ``yield`` stands between structures."""
     header = _explain_prof_header(walk)
     letter = _prof_layout(header["version"])
     descriptors: List[Optional[int]] = []  # their types; None for an empty one
@@ -5862,7 +5877,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
     def _write_descriptor(self, record: Descriptor) -> None:
         if self._thread is not None or self._marks:
             raise ValueError("descriptors stand before the first thread")
-        piece = bytes(memoryview(record.raw))
+        piece = _raw_bytes(record)
         if not piece:
             name, file = _prof_text("name", record.name), _prof_text("file", record.file)
             values = (record.id, record.line, record.color, record.type, record.status, len(name))
@@ -5878,7 +5893,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
     def _write_thread(self, record: Thread) -> None:
         if self._marks:
             raise ValueError("threads stand before bookmarks")
-        piece = bytes(memoryview(record.raw))
+        piece = _raw_bytes(record)
         if not piece:
             name = _prof_text("name", record.name)
             piece = _pack(self._thread_layout, (record.thread_id, len(name))) + name
@@ -5923,7 +5938,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
             raise ValueError("context switches stand before blocks")
         if self._document and not switch and self._numbers[1] >= (self._thread.block_count or 0) * self._in_blocks:
             raise ValueError(f"thread {record.thread_id} has more blocks than block_count")
-        piece = bytes(memoryview(record.raw))
+        piece = _raw_bytes(record)
         if not piece:
             piece = self._timed_bytes(record)
         if not self._document and not isinstance(record, ContextSwitch):
@@ -5950,7 +5965,7 @@ class ProfWriter(Writer[ProfHeader, ProfRecord]):
     def _write_bookmark(self, record: Bookmark) -> None:
         if self._header.layout != "E":
             raise ValueError("there are no bookmarks in versions before 2.1.0")
-        piece = bytes(memoryview(record.raw))
+        piece = _raw_bytes(record)
         if not piece:
             text = _prof_text("text", record.text)
             piece = _prof_sized(_pack(PROF_BOOKMARK, (record.position, record.color)) + text)
@@ -6025,7 +6040,7 @@ def _prof_sized(data: bytes) -> bytes:
 
 
 def _prof_write_value(value: Any, data_type: str) -> Tuple[int, int, bytes]:
-    """Of a value: number of the type, 1 for an array, data."""
+    """Of a value: number of the type, 1 for an array or a text, data."""
     if isinstance(value, str):
         if data_type not in ("", "string"):
             raise TypeError(f"text is not {data_type}")
@@ -6672,7 +6687,7 @@ def _mb_bitmap(runs: Sequence[int], units: int, max_bytes: int) -> bytes:
 
 
 def _explain_mb(walk: _Walk) -> Iterator[None]:
-    """The format text (mb 1) line by line; each ``yield`` comes before a structure."""
+    """The format text (mb 1) line by line; each ``yield`` stands between structures."""
     if not MB_MAGIC.startswith(walk.data[:4]):
         raise walk.fault("not a Memory Dump file", 0, "magic")
     header = walk.layout(MB_HEADER)
@@ -7253,7 +7268,7 @@ class MbWriter(Writer[MbHeader, MbRecord]):
         event: str = "",
         page_types: Optional[Iterable[PageType]] = None,
     ) -> None:
-        """A point of the open series: microseconds since 1970 and bytes, with what the record ``Point`` has else.
+        """A point of the open series: microseconds since 1970 and bytes, and the other fields of the record ``Point``.
 
         The run stream of a Page is made by ``mb_run_stream``.
         """
@@ -7317,7 +7332,7 @@ class MbWriter(Writer[MbHeader, MbRecord]):
             raise ValueError(f"not a record of mb: {error}: {record!r}") from None
 
     def _write_series(self, record: Series) -> None:
-        raw = bytes(record.raw) if self._document else b""
+        raw = _raw_bytes(record) if self._document else b""
         color = record.color or "#000000" * (not self._document)
         head = raw or b"".join(
             [
@@ -7353,7 +7368,7 @@ class MbWriter(Writer[MbHeader, MbRecord]):
             raise ValueError("no series has been started")
         if self._document and self._points >= self._open.point_count:
             raise ValueError(f"a series of {self._open.point_count} points has more")
-        piece = bytes(record.raw) if self._document else b""
+        piece = _raw_bytes(record) if self._document else b""
         self._pieces.append(piece or self._point_bytes(record))
         self._points += 1
 
@@ -7639,7 +7654,7 @@ def _mb_parse_int(pair: str) -> int:
     digits = digits[1:] if digits[:1] in ("+", "-") else digits
     value = 0
     for digit in digits if digits[:2] not in ("0x", "0X") else "":
-        if digit not in "0123456789abcdefABCDEF":
+        if digit not in _HEX_DIGITS:
             break
         value = value * 16 + int(digit, 16)
     return sign * value & 0xFF
@@ -8138,7 +8153,8 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         self._late: Optional[FormatError] = None
         self._scan = _json_scanner(float)
         self._quick = _json_scanner(int)  # twice as quick, but for long numbers
-        self._pass = _json_scanner(int, _MB_JSON_POINT_KEYS.intersection)  # keeps nothing else of an object
+        # Makes of each object the set of these keys that it has, so that a value is checked and not kept.
+        self._pass = _json_scanner(int, _MB_JSON_POINT_KEYS.intersection)
         bom = self._text.startswith(_MB_JSON_BOM)
         self._at = int(bom)
         mark = self._peek()
@@ -8222,7 +8238,7 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
 
     def _read_records(self) -> Iterator[MbRecord]:
         usual = "]}" if self.header.single else _MB_JSON_BOM * self.header.bom + "[]"
-        self._source.peek(1)  # nothing is left; but what is closed is not read on
+        self._source.peek(1)  # raises ValueError if the file has been closed
         try:
             if self.header.single:
                 yield from self._read_series("series[0]")
@@ -8635,14 +8651,14 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
         if type(record) is Point:
             if not self._inside:
                 raise ValueError("a point stands after its series")
-            piece = record.raw.decode() or self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
+            piece = _raw_bytes(record).decode() or self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
             self._comma = ","
             return piece
         if type(record) is not Series:
             raise TypeError(f"not a record of mb: {record!r}")
         if self._header.single and self._inside:
             raise ValueError("a single series has been written")
-        piece = record.raw.decode() or ("]}," if self._inside else self._start()) + _mb_json_series(record)
+        piece = _raw_bytes(record).decode() or ("]}," if self._inside else self._start()) + _mb_json_series(record)
         self._begun = self._inside = True
         self._comma = ""
         return piece
@@ -9630,7 +9646,7 @@ def _memscope_fields(layout: str) -> List[Tuple[str, str]]:
 
 
 def _explain_memscope(walk: _Walk) -> Iterator[None]:
-    """The format text (memscope 3 to 9) line by line; each ``yield`` comes before a structure."""
+    """The format text (memscope 3 to 9) line by line; each ``yield`` stands between structures."""
     if walk.data.removeprefix(_BOM).lstrip(_JSON_BLANKS)[:1] == b"[":
         yield from _explain_memscope_text(walk)
         return
@@ -10712,7 +10728,7 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
         if not isinstance(record, Allocation):
             raise TypeError(f"not a record of memscope: {record!r}")
         if record.raw:
-            return bytes(memoryview(record.raw))
+            return _raw_bytes(record)
         if self._layout == "T":
             return _memscope_members(record, first=not self._total).encode()
         for name, usual in self._missing.items():
@@ -10774,7 +10790,7 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
         """Write the metrics, or the end of T's list, and the tail."""
         metrics = tables.get("advanced_metrics")
         if metrics is not None:
-            self._pieces.append(bytes(memoryview(metrics.raw)) or _memscope_write_metrics(metrics, self._layout))
+            self._pieces.append(_raw_bytes(metrics) or _memscope_write_metrics(metrics, self._layout))
         if self._layout == "T":
             self._end_list(tables.get("text_end"))
         self._put()
@@ -12335,7 +12351,7 @@ def _mb_is_f32(value: float) -> bool:
 _MEMSCOPE_KEPT = "\ud800"  # around the digits of a float that Python would write in another way; no UTF-8 gives it
 _MEMSCOPE_DEPTH = 127  # levels of objects and lists in each other that upstream's JSON library takes
 _MEMSCOPE_COMPACT: Any = {"separators": (",", ":")}
-# What JSON holds that is not compact, may be escaped otherwise, or is Python's; where strings hold it, it does no harm.
+# What JSON holds that is not compact, may be escaped otherwise, or is Python's; inside a string it only costs time.
 _MEMSCOPE_LOOSE = (*"\n\r\t", ", ", ": ", "{ ", "[ ", " ,", " :", " }", " ]", "\\u", "\\/", "NaN", "Infinity")
 
 

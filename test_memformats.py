@@ -654,6 +654,24 @@ def test_pipe(name: str) -> None:
             assert_same([*reader], outcome(data, name).records)
 
 
+def test_file_that_cannot_be_read_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.BytesIO):
+        def read1(self, size: Optional[int] = -1) -> bytes:
+            raise OSError(errno.EIO, "broken")
+
+    file = Broken()
+    monkeypatch.setattr(io, "open", lambda *_: file)
+    with pytest.raises(OSError, match="broken"):
+        mf.open("path")
+    assert file.closed
+
+
+@pytest.mark.parametrize("head", ["+0", "0_0", "0x0", " 0", "-0", ""])
+def test_hex_offsets_are_digits(head: str) -> None:
+    with pytest.raises(ValueError, match="line 1: not an offset"):
+        mf.hex_to_bytes(f"{head}: 4d")
+
+
 def test_document_is_no_file() -> None:
     with pytest.raises(mf.FormatError, match="a document of decode, of which encode makes a file"):
         mf.open(io.BytesIO(b'{"format": "clog", "schema": 1'))
