@@ -11733,7 +11733,9 @@ def _json_object(text: bytes, offset: int) -> Dict[str, Any]:
         raise _bad_json("", f"not UTF-8: {error.reason}", "bad-utf8", offset + error.start) from None
     except json.JSONDecodeError as error:
         raise _bad_json("", error.msg, "bad-json", offset + len(error.doc[: error.pos].encode())) from None
-    return cast("Dict[str, Any]", _from_json(Dict[str, object], value, "", offset))
+    if not isinstance(value, dict):
+        raise _bad_json("", "not an object, as a document or a line of one is", offset=offset)
+    return value
 
 
 def _float_from_json(value: Any) -> Optional[float]:

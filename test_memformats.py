@@ -7452,9 +7452,9 @@ def test_mb_analysis_by_hand() -> None:
     found = mf.mb_analysis(mf.open(io.BytesIO(dump_of(*points, like_upstream=True)), format="mb"))
     (use,) = found.series
     assert use[:5] == ("P", "123e4567-e89b-42d3-a456-426614174000", "#000000", True, 7)
-    assert use[5:14] == (1000.0, 1200.0, 5.0, 0.0, -1.0, 9.0, 1063.0, 1, 2)
-    assert (use.bucket_us, len(use.values)) == (4, 51)
-    assert (use.values[0], use.values[15], use.values[16], use.values[49], use.values[50]) == (5, 9, 9, 9, 9)
+    assert use[5:14] == (900.0, 1200.0, -1.0, 0.0, -1.0, 9.0, 1063.0, 1, 2)
+    assert use.bucket_us == 8  # from 900 on, where -1 stands until 1000; 5 then, and 9 from 1063
+    assert use.values == (*(-1,) * 12, *(5,) * 8, *(9,) * 18)
     assert [one[:5] for one in found.snapshots] == [(0, 6, 1200.0, "", "S")]
     below = [mf.Point(1.0, float("inf")), mf.Point(2.0, -7.0), mf.Point(2.0, -5.0)]
     assert mf.mb_analysis(mf.open(io.BytesIO(dump_of(*below)), format="mb")).series[0].values == (-5,)
