@@ -14080,9 +14080,22 @@ def _run_decode(options: _Options) -> int:
     return 0
 
 
+# What ``convert`` takes with one target alone, and what it is if it is not given.
+_CONVERT_OPTIONS = {
+    "pattern": ("text", CLOG_PATTERN),
+    "level": ("text", None),
+    "sort": ("text", False),
+    "bitmap": ("json", False),
+    "timestamp": ("json5", 0),
+}
+
+
 def _run_convert(options: _Options) -> int:
     import tempfile
 
+    for name, (target, usual) in _CONVERT_OPTIONS.items():
+        if options.to != target and getattr(options, name) != usual:
+            raise _UsageError(f"--{name} goes with --to {target}")
     options.scratch = tempfile.TemporaryFile
     upstream = options.like_upstream
     with _reading(

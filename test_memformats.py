@@ -672,6 +672,22 @@ def test_hex_offsets_are_digits(head: str) -> None:
         mf.hex_to_bytes(f"{head}: 4d")
 
 
+@pytest.mark.parametrize(
+    ("option", "target"),
+    [
+        (["--pattern", "x"], "text"),
+        (["--level", "INFO"], "text"),
+        (["--sort"], "text"),
+        (["--bitmap"], "json"),
+        (["--timestamp", "5"], "json5"),
+    ],
+)
+def test_convert_refuses_options_of_another_target(option: List[str], target: str, sample: Path) -> None:
+    for other in {"text", "json", "html"} - {target}:
+        reason = refused("convert", "--to", other, *option, sample, code=2)
+        assert reason == f"{option[0]} goes with --to {target}"
+
+
 def test_document_is_no_file() -> None:
     with pytest.raises(mf.FormatError, match="a document of decode, of which encode makes a file"):
         mf.open(io.BytesIO(b'{"format": "clog", "schema": 1'))
