@@ -8217,8 +8217,6 @@ class MbJsonReader(Reader[MbJsonHeader, MbRecord]):
         bare = "".join(self._text[start:stop].replace("\\\\", "").replace('\\"', "").split('"')[::2])
         marks = bare.encode().translate(_MB_JSON_BRACKETS, _MB_JSON_NO_BRACKETS)
         for _ in range(_MB_JSON_DEPTH - depth):
-            if not marks:
-                return
             marks = marks.replace(b"[]", b"")
         if marks:
             self._exactly(start, path, depth)

@@ -5575,6 +5575,51 @@ def test_stats_of_two_files_that_do_not_compare(demo_capture: Path, sample: Path
     assert run.err == 2 * f"memformats: {demo_capture}: no thread is 'nobody'; there are: 4711 Main, 4712 Loader\n"
 
 
+def test_comparison_without_notes(tmp_path: Path) -> None:
+    path = tmp_path / "a.mb"
+    data = dump_of(snapshot(3.0))
+    path.write_bytes(data)
+    plain = cli("stats", path, path).text
+    path.write_bytes(data[:4] + b"\3" + data[5:])
+    assert "note unsupported-version: " in cli("info", path).text
+    assert cli("stats", path, path).text == plain
+
+
+def test_comparison_that_cannot_be_written(demo_capture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, "full")
+
+    stderr = io.StringIO()
+    monkeypatch.setattr(mf, "_drop_stdout", bool)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(typing.cast("Any", Full())))
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert mf.main(["stats", str(demo_capture), str(demo_capture)]) == 2
+    assert stderr.getvalue() == "memformats: standard output: full\n"
+
+
+def test_file_that_cannot_get_its_name(sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EACCES, "not allowed")
+
+    before = {*os.listdir(tmp_path)}
+    monkeypatch.setattr(os, "replace", fail)
+    assert refused("decode", sample, "-o", tmp_path / "out", code=2) == f"{tmp_path / 'out'}: not allowed"
+    assert {*os.listdir(tmp_path)} == before
+
+
+def test_memory_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(mf, "_input", fail)
+    assert refused("info", "a", "b", code=2) == "a, b: takes more memory than there is"
+    assert refused("decode", "a", code=2) == "a: takes more memory than there is"
+
+
 def test_stats_of_dumps_without_snapshots(tmp_path: Path) -> None:
     paths = [tmp_path / "a.mb", tmp_path / "b.mb", tmp_path / "c.mb"]
     for path, points in zip(paths, ([mf.Point(1.0, 2.0)], [snapshot(3.0)], [mf.Point(4.0, 5.0)])):
@@ -7368,6 +7413,25 @@ def test_mb_json_fractions_and_infinities() -> None:
         [(16, "03"), (16, "000102"), (0, "00"), (0, "00")],
         [(24, "04"), (24, "04")],
     ]
+
+
+def test_mb_json_points_between_usual_ones() -> None:
+    """What is not as a writer makes it keeps its own text, and those around it do not."""
+    one = '{"timestamp":1,"value":2,"pointId":"123e4567-e89b-42d3-a456-426614174000","name":"n"}'
+    odd = [
+        one.replace('"n"', '""'),
+        one.replace('"n"', '"n","seriesId":"s"'),
+        one.replace("1,", "1.0,"),
+        one.replace("123e4567", "123E4567"),
+        one.replace("-42d3-", "-02d3-"),
+        '{"timestamp":1,"value":2,"value":2}',
+        '{"timestamp":9007199254740993,"value":2}',
+        '{"timestamp":' + "9" * 400 + ',"value":2}',
+    ]
+    points = json_points(",".join([one, *[f"{point},{one}" for point in odd]]))
+    assert [point.raw.decode() for point in points] == ["", *[part for point in odd for part in ("," + point, "")]]
+    assert {point.timestamp for point in points} == {1.0, 9007199254740992.0, float("inf")}
+    assert {point.name for point in points} == {"n", None}
 
 
 def test_mb_json_cut_inside_an_escape() -> None:
