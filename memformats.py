@@ -8649,7 +8649,11 @@ class MbJsonWriter(Writer[MbJsonHeader, MbRecord]):
         if type(record) is Point:
             if not self._inside:
                 raise ValueError("a point stands after its series")
-            piece = _raw_bytes(record).decode() or self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
+            try:
+                piece = _raw_bytes(record).decode()
+                piece = piece or self._comma + _mb_json_point(record, self._look, bitmap=self._bitmap)
+            except (AttributeError, OverflowError) as error:
+                raise ValueError(f"not a record of mb: {error}: {record!r}") from None
             self._comma = ","
             return piece
         if type(record) is not Series:
@@ -10710,12 +10714,12 @@ class MemscopeWriter(Writer[MemscopeHeader, Allocation]):
             piece = encode(record) if type(record) is Allocation else None
             if piece is None:
                 piece = self._record_bytes(record)
-            if record.var_name is not None:
-                self._named += 1
-            elif user_only:
+            named = record.var_name is not None
+            if user_only and not named:
                 continue
             if self._bitmap is not None:
                 self._collect(record)
+            self._named += named
             pieces.append(piece)
             self._total += 1
             if len(pieces) >= 500:

@@ -7343,6 +7343,8 @@ def test_mb_json_writer_misuse() -> None:
         ([series, series], {"single": True}, ValueError),
         ([5], {}, TypeError),
         ([series, point._replace(raw=b"\xff")], {}, ValueError),
+        ([series, point._replace(page_types=cast("Any", (None,)))], {}, ValueError),
+        ([series, point._replace(page_types=(mf.PageType("", 10**400),))], {}, ValueError),
         ([series._replace(id=b"\1" * 15)], {}, ValueError),
         ([series, point._replace(point_id=b"\1" * 17)], {}, ValueError),
     ):
@@ -9272,6 +9274,18 @@ def test_memscope_files_that_are_cut(tmp_path: Path) -> None:
     path.write_bytes(data)
     for target in ("json",), ("html",), ("json5", "-f", "-o", folder):
         assert "not a record" in refused("convert", "--like-upstream", path, "--to", *target, code=1)
+
+
+def test_memscope_record_that_the_metrics_refuse_is_not_counted() -> None:
+    layout = mf.MemoryLayout(1, 1, padding_info=mf.PaddingInfo(0, (), cast("Any", Decimal("1.5"))))
+    made = io.BytesIO()
+    with mf.MemscopeWriter(made, metrics="default") as writer:
+        writer.allocation(1, 2, 3, var_name="a")
+        with pytest.raises((TypeError, ValueError)):
+            writer.allocation(4, 5, 6, var_name="b", memory_layout=layout)
+    with mf.MemscopeReader(io.BytesIO(made.getvalue()), strict=True) as reader:
+        assert [record.var_name for record in reader] == ["a"]
+        assert (reader.header.user_count, reader.header.system_count) == (1, 0)
 
 
 def test_memscope_folder_is_complete_or_not_there(tmp_path: Path) -> None:
